@@ -1,0 +1,4 @@
+# Copyright (c) mmext contributors. All rights reserved.
+from setuptools import setup
+
+setup()
