@@ -1,0 +1,36 @@
+# Source model on CamVid's day sequences: a frozen ViT-S/14 under a small
+# convolutional head, 252x336 (18x24 patches).
+# work_dirs/pretrained/vit_small_p14.pth is made by
+# tools/model_converters/vit_onnx_to_mmpretrain.py (see its help).
+_base_ = [
+    '../_base_/models/vit-small-p14_setr-up.py',
+    '../_base_/datasets/camvid_252x336.py', '../_base_/mmseg_runtime.py'
+]
+
+model = dict(
+    data_preprocessor=dict(size=(252, 336)),
+    backbone=dict(
+        frozen_stages=12,
+        init_cfg=dict(
+            type='Pretrained',
+            checkpoint='work_dirs/pretrained/vit_small_p14.pth')),
+    decode_head=dict(num_classes=11))
+
+# Schedule: 250 x 8 frames, about 12 minutes on one core.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=250, val_interval=125)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.1, by_epoch=False, end=20),
+    dict(
+        type='PolyLR',
+        eta_min=1e-6,
+        power=0.9,
+        begin=20,
+        end=250,
+        by_epoch=False)
+]
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=125))
