@@ -1,9 +1,364 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Shims for the differences between the two supported stacks."""
+"""Shims for the differences between the two supported stacks.
+
+The OneDL packages (``onedl-mmengine``, ...) and the original OpenMMLab ones
+share their import names and differ in details. Each shim is one function
+that says what breaks without it, and calling it twice changes nothing.
+``import mmext`` calls :func:`install_shims`; :func:`patch_cpu_distributed`
+is called by ``tools/train.py`` and ``tools/test.py`` only.
+
+Nothing here imports torch or a host: a module that needs a patch and is not
+loaded yet is patched when it is first imported.
+"""
+import os
+import re
+import sys
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any, Callable, Dict, List, Optional, Tuple
+
+from .utils.dependency import has
 from .utils.safe_globals import install_safe_globals
 
-__all__ = ['install_safe_globals', 'install_shims']
+__all__ = [
+    'check_versions', 'install_safe_globals', 'install_shims',
+    'map_config_packages', 'patch_checkpoint_loading', 'patch_cpu_distributed',
+    'patch_inferencer_config', 'patch_package_lookup', 'stack'
+]
+
+# Distribution -> (lowest version, first version too high). setup.cfg has the
+# same ranges; a test compares them.
+ONEDL = {
+    'onedl-mmengine': ('0.10.12', '0.11'),
+    'onedl-mmcv': ('2.3.6', '2.4'),
+    'onedl-mmpretrain': ('1.3.6', '1.4'),
+    'onedl-mmsegmentation': ('1.4.2', '1.5'),
+}
+OPENMMLAB = {
+    'mmengine': ('0.10.7', '0.11'),
+    'mmcv': ('2.1', '2.2'),
+    'mmpretrain': ('1.2', '1.3'),
+    'mmsegmentation': ('1.2.2', '1.3'),
+}
+# The same modules under other distribution names.
+_VARIANTS = {
+    'mmengine-lite': 'mmengine',
+    'mmcv-lite': 'mmcv',
+    'mmcv-full': 'mmcv'
+}
+# Below 2.6 ``torch.load(weights_only=True)`` can be made to execute code
+# (CVE-2025-32434), so no checkpoint could be called safe.
+_TORCH = ('2.6', None)
+
+
+def _version(distribution: str) -> Optional[str]:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _numbers(text: str) -> Tuple[int, ...]:
+    numbers = [int(n) for n in re.findall(r'\d+', text.split('+')[0])[:3]]
+    return tuple(numbers + [0] * (3 - len(numbers)))
+
+
+def _installed(names: Dict[str, Tuple[str, str]]) -> Dict[str, str]:
+    names = [*names, *(v for v, name in _VARIANTS.items() if name in names)]
+    return {n: found for n in names if (found := _version(n)) is not None}
+
+
+def stack() -> Optional[str]:
+    """'onedl', 'openmmlab', or None without any host installed."""
+    if _installed(ONEDL):
+        return 'onedl'
+    return 'openmmlab' if _installed(OPENMMLAB) else None
+
+
+def check_versions() -> None:
+    """Stop with the remedy when the installed packages cannot work together.
+
+    Without it, two stacks in one environment overwrite each other's files,
+    and a version outside the supported range fails later with an unrelated
+    message.
+
+    Raises:
+        ImportError: If packages of both stacks are installed, or a version
+            is outside its range.
+    """
+    onedl, openmmlab = _installed(ONEDL), _installed(OPENMMLAB)
+    if onedl and openmmlab:
+        everything = ' '.join([*onedl, *openmmlab])
+        raise ImportError(
+            'Expected the packages of one stack, but both are installed: '
+            f'{", ".join(onedl)} (OneDL) and {", ".join(openmmlab)} '
+            '(OpenMMLab). They install the same modules and overwrite each '
+            f"other's files. Run: pip uninstall -y {everything}; then "
+            "pip install 'mmext[onedl]' or pip install 'mmext[openmmlab]'.")
+    bounds = dict(ONEDL, **OPENMMLAB, torch=_TORCH)
+    for variant, name in _VARIANTS.items():
+        bounds[variant] = bounds[name]
+    torch = _version('torch')
+    found = dict(onedl, **openmmlab, **(dict(torch=torch) if torch else {}))
+    wrong = [(name, given, *bounds[name]) for name, given in found.items()
+             if not _within(given, *bounds[name])]
+    if wrong:
+        expected = [
+            f'{name}>={low}' + (f',<{high}' if high else '')
+            for name, _, low, high in wrong
+        ]
+        given = ', '.join(f'{name} {given}' for name, given, *_ in wrong)
+        raise ImportError(
+            f'Expected {"; ".join(expected)}, but {given} is installed. '
+            'Run: pip install ' + ' '.join(f"'{item}'" for item in expected))
+
+
+def _within(given: str, low: str, high: Optional[str]) -> bool:
+    return _numbers(given) >= _numbers(low) and (
+        high is None or _numbers(given) < _numbers(high))
+
+
+class _PatchOnImport(MetaPathFinder):
+    """Run a function on a module right after its first import."""
+
+    def __init__(self) -> None:
+        self.patches: Dict[str, Callable[[ModuleType], None]] = {}
+        self._searching = False
+
+    def find_spec(self,
+                  fullname: str,
+                  path: Any = None,
+                  target: Any = None) -> Optional[ModuleSpec]:
+        if fullname not in self.patches or self._searching:
+            return None
+        self._searching = True
+        try:
+            spec = find_spec(fullname)
+        finally:
+            self._searching = False
+        if spec is None or spec.loader is None:
+            return spec
+        execute = spec.loader.exec_module
+
+        def exec_module(module: ModuleType) -> None:
+            execute(module)
+            self.patches[fullname](module)
+
+        spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+_ON_IMPORT = _PatchOnImport()
+
+
+def _patch(module: str, function: Callable[[ModuleType], None]) -> None:
+    """Apply ``function`` to ``module`` now, or when it gets imported."""
+    loaded = sys.modules.get(module)
+    # While a module executes itself it is listed but incomplete.
+    if loaded is not None and not getattr(loaded.__spec__, '_initializing',
+                                          False):
+        function(loaded)
+        return
+    _ON_IMPORT.patches[module] = function
+    if _ON_IMPORT not in sys.meta_path:
+        sys.meta_path.insert(0, _ON_IMPORT)
+
+
+def map_config_packages() -> None:
+    """Let configs inherit ``mmseg::``, ``mmpretrain::`` and ``mmext::``.
+
+    mmengine looks a package up in a fixed table from module to distribution.
+    Without this, ``mmext::`` is refused everywhere, and ``mmseg::`` fails on
+    OneDL, whose distribution is called ``onedl-mmsegmentation``.
+    """
+    from mmengine.config.utils import MODULE2PACKAGE
+    for module in ('mmpretrain', 'mmseg'):
+        if has(module) and _version(MODULE2PACKAGE.get(module, '')
+                                    or module) is None:
+            MODULE2PACKAGE[module] = module
+    MODULE2PACKAGE['mmext'] = 'mmext'
+
+
+def patch_package_lookup() -> None:
+    """Let mmengine find packages without ``pkg_resources``.
+
+    mmengine 0.10.7 needs ``pkg_resources``, which setuptools 82 removed:
+    without this every ``pkg::`` base dies there with ``No module named
+    'pkg_resources'``. It also does not find packages that are installed
+    editable, such as ``mmext::`` in a checkout. OneDL needs no patch.
+    """
+    import mmengine.config.config as config
+    import mmengine.utils as utils
+    import mmengine.utils.package_utils as package_utils
+    if _version('onedl-mmengine') or hasattr(package_utils.is_installed,
+                                             'mmext'):
+        return
+
+    def module_of(package: str) -> Optional[ModuleSpec]:
+        from mmengine.config.utils import MODULE2PACKAGE
+        modules = {name: module for module, name in MODULE2PACKAGE.items()}
+        name = modules.get(package, package)
+        return find_spec(name) if name.isidentifier() else None
+
+    def is_installed(package: str) -> bool:
+        spec = module_of(package)
+        return _version(package) is not None or (spec is not None
+                                                 and spec.origin is not None)
+
+    def get_installed_path(package: str) -> str:
+        spec = module_of(package)
+        if spec is None or spec.origin is None:
+            raise ModuleNotFoundError(
+                f'Expected an installed package, but there is no {package!r}.')
+        return os.path.dirname(spec.origin)
+
+    for function in (is_installed, get_installed_path):
+        function.mmext = True  # type: ignore[attr-defined]
+        for module in (package_utils, utils, config):
+            setattr(module, function.__name__, function)
+
+
+class _TorchWithSafeLoad(ModuleType):
+    """``torch`` as mmengine's checkpoint module sees it: a safe ``load``."""
+
+    def __init__(self, torch: ModuleType, load: Callable) -> None:
+        super().__init__('torch')
+        self.__dict__.update(_torch=torch, load=load)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._torch, name)
+
+
+def _patch_checkpoint_module(module: ModuleType) -> None:
+    if hasattr(module, 'mmext_safe'):
+        return
+    from .utils.io import safe_load, safe_load_url
+
+    def load(f: Any, map_location: Any = None, **_: Any) -> Any:
+        return _without_config_code(safe_load(f, map_location))
+
+    def load_url(url: str, *args: Any, **kwargs: Any) -> Any:
+        return _without_config_code(
+            safe_load_url(module.mmext_load_url, url, *args, **kwargs))
+
+    module.mmext_safe = True
+    module.mmext_load_url = module.load_url
+    module.load_url = load_url
+    module.torch = _TorchWithSafeLoad(module.torch, load)
+    if hasattr(module, '_safe_torch_load'):
+        module._safe_torch_load = load
+
+
+def _without_config_code(checkpoint: Any) -> Any:
+    """Drop ``meta['config']``, which ``Runner.resume`` would execute."""
+    from mmengine.logging import print_log
+
+    from .utils.io import trust_checkpoints
+    meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+    if isinstance(meta, dict) and 'config' in meta \
+            and not trust_checkpoints():
+        del meta['config']
+        print_log(
+            "The checkpoint's meta['config'] was dropped: resuming would "
+            'execute it as Python code.',
+            logger='current')
+    return checkpoint
+
+
+def patch_checkpoint_loading() -> None:
+    """Let every checkpoint loader of mmengine use :func:`safe_load`.
+
+    Without it mmengine 0.10.7 cannot resume its own checkpoints under
+    torch >= 2.6, OneDL's mmengine falls back to the unsafe pickle when the
+    safe one refuses, both load from the web without protection, and
+    ``Runner.resume`` executes a config found in ``meta['config']``. The
+    opt-out is ``MMEXT_TRUST_CHECKPOINT=1``.
+    """
+    _patch('mmengine.runner.checkpoint', _patch_checkpoint_module)
+
+
+def _patch_infer_module(module: ModuleType) -> None:
+    original = module.BaseInferencer._init_model
+    if hasattr(original, 'mmext'):
+        return
+
+    def _init_model(self,
+                    cfg: Any,
+                    weights: Optional[str],
+                    device: str = 'cpu') -> Any:
+        from .utils.io import TRUST_VARIABLE, trust_checkpoints
+        if not cfg and not trust_checkpoints():
+            raise ValueError(
+                f'Expected a config for {weights}, but none was given. The '
+                'config text inside a checkpoint is Python code and is not '
+                'executed. Name the config file, or set '
+                f'{TRUST_VARIABLE}=1 for a checkpoint that you wrote.')
+        return original(self, cfg, weights, device)
+
+    _init_model.mmext = True  # type: ignore[attr-defined]
+    module.BaseInferencer._init_model = _init_model
+
+
+def patch_inferencer_config() -> None:
+    """Keep inferencers from executing the config text in a checkpoint.
+
+    Without it ``BaseInferencer(model=None, weights=FILE)`` runs a string
+    from the file as a Python config, whatever ``weights_only`` says.
+    """
+    _patch('mmengine.infer.infer', _patch_infer_module)
+
+
+def patch_cpu_distributed() -> None:
+    """Let ``torchrun`` train on a machine without an accelerator.
+
+    Without it ``init_dist`` calls ``torch.cuda.set_device`` (absent in a CPU
+    build), asks for NCCL, and the Runner gives
+    ``MMDistributedDataParallel`` a GPU index as ``device_ids``. With it the
+    backend becomes gloo and the model stays on the CPU. Does nothing where
+    CUDA is available. Call it before the Runner is built.
+    """
+    import torch
+    if torch.cuda.is_available():
+        return
+    import mmengine.dist.utils as dist_utils
+    from mmengine.model import MMDistributedDataParallel
+
+    if hasattr(dist_utils, 'mmext_cpu'):
+        return
+    dist_utils.mmext_cpu = True
+    torch.cuda.set_device = lambda device: None
+
+    def with_gloo(function: Callable) -> Callable:
+
+        def initialise(backend: str, *args: Any, **kwargs: Any) -> Any:
+            return function('gloo' if backend == 'nccl' else backend, *args,
+                            **kwargs)
+
+        return initialise
+
+    for name in ('_init_dist_pytorch', '_init_dist_mpi', '_init_dist_slurm'):
+        setattr(dist_utils, name, with_gloo(getattr(dist_utils, name)))
+    original = MMDistributedDataParallel.__init__
+
+    def __init__(self, module: Any, *args: Any, **kwargs: Any) -> None:
+        if all(p.device.type == 'cpu' for p in module.parameters()):
+            kwargs.update(device_ids=None, output_device=None)
+        original(self, module, *args, **kwargs)
+
+    MMDistributedDataParallel.__init__ = __init__
 
 
 def install_shims() -> None:
     """Install every shim; calling it again changes nothing."""
+    check_versions()
+    if not has('mmengine'):
+        return
+    shims: List[Callable[[], None]] = [
+        map_config_packages, patch_package_lookup, patch_checkpoint_loading,
+        patch_inferencer_config
+    ]
+    for shim in shims:
+        shim()

@@ -10,6 +10,7 @@ import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Callable, Iterator, List, Mapping, Union
+from urllib.error import URLError
 
 import torch
 from mmengine.logging import print_log
@@ -85,9 +86,38 @@ def _load_torch(source: Any, name: str, map_location: Any) -> Any:
             logger='current',
             level=logging.WARNING)
         return torch.load(source, map_location, weights_only=False)
+    with _explained(name, source):
+        return torch.load(source, map_location, weights_only=True)
+
+
+def safe_load_url(load_url: Callable, url: str, *args: Any,
+                  **kwargs: Any) -> Any:
+    """Call torch's ``load_state_dict_from_url`` with protection.
+
+    Args:
+        load_url (Callable): ``torch.hub.load_state_dict_from_url``, which
+            loads without protection by default.
+        url (str): Address of the checkpoint.
+        *args, **kwargs: Other arguments of ``load_url``.
+
+    Returns:
+        Any: What was saved.
+
+    Raises:
+        UnsafeCheckpointError, CheckpointError: As :func:`safe_load`.
+    """
+    if trust_checkpoints():
+        return load_url(url, *args, **dict(kwargs, weights_only=False))
+    with _explained(url):
+        return load_url(url, *args, **dict(kwargs, weights_only=True))
+
+
+@contextmanager
+def _explained(name: str, source: Any = None) -> Iterator[None]:
+    """Turn torch's failures into errors that name the file."""
     install_safe_globals()
     try:
-        return torch.load(source, map_location, weights_only=True)
+        yield
     except pickle.UnpicklingError as error:
         refused = _refused_globals(source, str(error))
         if not refused:
@@ -98,6 +128,8 @@ def _load_torch(source: Any, name: str, map_location: Any) -> Any:
             "mmengine's HistoryBuffer only. Convert the file to plain "
             'tensors or safetensors; only if you wrote it yourself, set '
             f'{TRUST_VARIABLE}=1 to load it all the same.') from error
+    except (FileNotFoundError, ConnectionError, CheckpointError, URLError):
+        raise
     except (EOFError, OSError, RuntimeError, ValueError, KeyError, IndexError,
             TypeError, AttributeError, AssertionError) as error:
         if isinstance(error, RuntimeError) and 'CUDA' in str(error):
