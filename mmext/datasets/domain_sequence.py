@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Several domains, visited one after another, as one data set."""
+import copy
 from bisect import bisect_right
 from typing import Any, Dict, List, Mapping, NamedTuple, Tuple, Union
 
@@ -194,7 +195,8 @@ def _build(name: str, dataset: Union[dict, Any]) -> Any:
     if 'type' not in dataset:
         raise ValueError(f"The domain '{name}' should be a data set config "
                          f"with a 'type', but got the keys {sorted(dataset)}.")
-    return ROOT_DATASETS.build(dict(dataset))
+    # A copy: TestTimeAug replaces the transforms in its config by objects.
+    return ROOT_DATASETS.build(copy.deepcopy(dataset))
 
 
 def _common_metainfo(datasets: Mapping[str, Any]) -> dict:
