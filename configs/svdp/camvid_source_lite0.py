@@ -17,11 +17,11 @@ model = dict(
         num_classes=11,
         # (median frequency / frequency) ** (1/3) over the training part
         loss_decode=dict(class_weight=[
-            0.69, 0.61, 1.75, 0.54, 0.99, 0.79, 1.64, 1.52, 1.0, 2.06, 2.18
+            0.66, 0.56, 1.64, 0.5, 1.0, 0.73, 1.5, 1.68, 0.9, 1.81, 2.27
         ])))
 
-# Schedule: 1100 x 8 crops, about 40 minutes on one core.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1100, val_interval=275)
+# Schedule: 1000 x 8 crops, about 40 minutes on one core.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=250)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -36,7 +36,7 @@ param_scheduler = [
         eta_min=1e-6,
         power=0.9,
         begin=60,
-        end=1100,
+        end=1000,
         by_epoch=False)
 ]
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=275))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(interval=250))
