@@ -1,0 +1,149 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Statistics of an adaptation run and the report at its end."""
+import math
+import os
+import os.path as osp
+from typing import Any, Dict, List, Sequence
+
+from mmengine.logging import print_log
+
+from mmext.utils.io import atomic_write, write_json
+from mmext.version import __version__
+
+
+class StreamStatistics:
+    """Sums of what a method logs, per visit, and of the time it takes."""
+
+    def __init__(self) -> None:
+        self.sums: Dict[str, Dict[str, float]] = {}
+
+    @staticmethod
+    def key(visit: Any) -> str:
+        """Name of a visit, such as ``'r1/fog'``."""
+        return f'r{visit.round}/{visit.domain}'
+
+    @staticmethod
+    def finite_log(result: Any) -> Dict[str, float]:
+        """What the logger gets: finite values, and whether it was skipped."""
+        log = {k: v for k, v in result.log.items() if math.isfinite(v)}
+        return dict(log, skipped=float(bool(result.skipped)))
+
+    def add(self, visit: Any, result: Any, seconds: float) -> None:
+        """Add one frame."""
+        sums = self.sums.setdefault(self.key(visit), {})
+        values = dict(
+            self.finite_log(result), seconds=seconds, frames=1.)
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.) + value
+
+    def means(self) -> Dict[str, Dict[str, float]]:
+        """Means per visit; ``frames`` and ``skipped`` are totals."""
+        return {
+            key: {
+                name: value if name in ('frames', 'skipped') else
+                value / sums['frames']
+                for name, value in sums.items()
+            }
+            for key, sums in self.sums.items()
+        }
+
+    def seconds_per_frame(self) -> float:
+        """Mean time of prediction and adaptation, without data loading."""
+        frames = sum(s['frames'] for s in self.sums.values())
+        return sum(s['seconds'] for s in self.sums.values()) / max(frames, 1)
+
+    def log_visit(self, visit: Any, metrics: Sequence[Any]) -> None:
+        """Say how a visit went once its last frame is done."""
+        means = self.means()[self.key(visit)]
+        score = ''
+        for metric in metrics:
+            report = metric.report() if hasattr(metric, 'report') else {}
+            found = report.get('rounds', {}).get(f'r{visit.round}', {}).get(
+                visit.domain)
+            if found and found.get('mIoU') is not None:
+                score = f'mIoU {found["mIoU"]:.2f}, '
+        print_log(
+            f'round {visit.round}, {visit.domain}: {score}'
+            f'{int(means["frames"])} frames, {means["seconds"]:.3f} s/frame, '
+            + ', '.join(f'{k} {v:.4g}' for k, v in means.items()
+                        if k not in ('frames', 'seconds')),
+            logger='current')
+
+    @staticmethod
+    def write(path: str, content: bytes) -> None:
+        """Write a file atomically, making its folder."""
+        os.makedirs(osp.dirname(path), exist_ok=True)
+        atomic_write(path, content)
+
+    def state_dict(self) -> dict:
+        """The sums."""
+        return {key: dict(value) for key, value in self.sums.items()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Restore the sums."""
+        self.sums = {key: dict(value) for key, value in state.items()}
+
+
+def oracle_switches(loop: Any) -> List[str]:
+    """Settings by which a run uses knowledge of domain borders."""
+    switches = []
+    if loop.reset != 'never':
+        switches.append(f'reset={loop.reset}')
+    if loop.method.reset_optimizer != 'never':
+        switches.append(f'reset_optimizer={loop.method.reset_optimizer}')
+    return switches
+
+
+def write_report(loop: Any, metrics: Dict[str, float]) -> None:
+    """Write ``adaptation_report.json`` and ``.md`` into the work folder.
+
+    Args:
+        loop (TestTimeAdaptLoop): The finished loop.
+        metrics (dict[str, float]): What its evaluator returned.
+    """
+    runner = loop.runner
+    nested = next((m.report() for m in loop.evaluator.metrics
+                   if hasattr(m, 'report')), {})
+    report = dict(
+        method=loop.method.name,
+        settings=loop.method.extra_info(),
+        seed=runner.seed,
+        rounds=loop.stream.rounds,
+        frames=len(loop.stream),
+        reset=loop.reset,
+        oracle=oracle_switches(loop),
+        report=nested,
+        metrics=metrics,
+        stats=loop.visits.means(),
+        seconds_per_frame=loop.visits.seconds_per_frame(),
+        source=dict(
+            path=str(runner.cfg.get('load_from')), digest=loop.source_digest),
+        version=__version__)
+    path = osp.join(runner.work_dir, 'adaptation_report.json')
+    write_json(path, report)
+    atomic_write(osp.splitext(path)[0] + '.md', _markdown(report))
+    print_log(f'The report is in {path}', logger='current')
+
+
+def _markdown(report: Dict[str, Any]) -> str:
+    lines = [
+        f'# {report["method"]}', '',
+        f'{report["frames"]} frames, seed {report["seed"]}, '
+        f'{report["seconds_per_frame"]:.3f} s per frame. '
+        f'Uses domain borders: {", ".join(report["oracle"]) or "no"}.', ''
+    ]
+    rounds = report['report'].get('rounds', {})
+    if not rounds:
+        return '\n'.join(lines + ['No labels, so nothing was scored.', ''])
+    domains = list(report['report']['domains'])
+    lines += [
+        '| round | ' + ' | '.join(domains) + ' | mean |',
+        '| --- |' + ' --- |' * (len(domains) + 1)
+    ]
+    for name, row in rounds.items():
+        values = [row[d]['mIoU'] if d in row else None for d in domains]
+        known = [v for v in values if v is not None]
+        values.append(sum(known) / len(known) if known else None)
+        lines.append(f'| {name} | ' + ' | '.join(
+            '-' if v is None else f'{v:.2f}' for v in values) + ' |')
+    return '\n'.join(lines + ['', f'mIoU {report["report"]["mIoU"]:.2f}', ''])

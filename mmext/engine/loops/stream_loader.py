@@ -1,0 +1,108 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The data loader of an ordered stream."""
+import logging
+from copy import deepcopy
+from typing import List, Union
+
+from mmengine.logging import print_log
+from torch.utils.data import DataLoader
+
+from mmext.datasets.domain_sequence import DomainSequence
+from mmext.datasets.samplers import StreamSampler
+
+
+def stream_dataloader(dataloader: Union[DataLoader, dict]
+                      ) -> Union[DataLoader, dict]:
+    """Turn a loader config into one that yields single frames in order.
+
+    Any data set becomes a :class:`DomainSequence`, and any sampler is
+    replaced by :class:`StreamSampler`, so that a host's own test or training
+    loader can be used as it is.
+
+    Args:
+        dataloader (DataLoader | dict): A config, or a loader that already
+            complies.
+
+    Returns:
+        DataLoader | dict: A loader that complies, or its config.
+
+    Raises:
+        ValueError: If the batch size is not 1, or a built loader has another
+            sampler.
+    """
+    if not isinstance(dataloader, dict):
+        if not isinstance(dataloader.sampler, StreamSampler) or \
+                dataloader.batch_size != 1:
+            raise ValueError(
+                'A data loader built in advance needs batch_size=1 and '
+                'mmext.StreamSampler for adaptation, but got batch_size='
+                f'{dataloader.batch_size} and '
+                f'{type(dataloader.sampler).__name__}.')
+        return dataloader
+    cfg = deepcopy(dataloader)
+    batch_size = cfg.get('batch_size', 1)
+    if batch_size != 1:
+        raise ValueError(
+            'Test-time adaptation takes one frame at a time, but '
+            f'train_dataloader.batch_size is {batch_size}. Set it to 1.')
+    cfg['batch_size'] = 1
+    cfg.pop('batch_sampler', None)
+    sampler = cfg.get('sampler') or {}
+    if sampler.get('type') not in ('mmext.StreamSampler', 'StreamSampler',
+                                   StreamSampler):
+        print_log(
+            f'The sampler {sampler.get("type")} is replaced by '
+            'mmext.StreamSampler: adaptation follows the stream in order.',
+            logger='current',
+            level=logging.WARNING)
+        cfg['sampler'] = dict(type='mmext.StreamSampler')
+    dataset = cfg['dataset']
+    if isinstance(dataset, dict):
+        kind = str(dataset.get('type'))
+        if 'DomainSequence' not in kind:
+            cfg['dataset'] = dict(
+                type='mmext.DomainSequence', domains=dict(all=dataset))
+    elif not isinstance(dataset, DomainSequence):
+        cfg['dataset'] = DomainSequence(dict(all=dataset))
+    return cfg
+
+
+def split_stream(stream: DomainSequence, reset: str, world_size: int,
+                 rank: int) -> List[int]:
+    """The part of the stream that a process visits.
+
+    Where the state is reset, parts between resets are independent and are
+    dealt out whole, so the result equals a single process's. A continual
+    stream has no such parts: its frames are dealt out one by one, and each
+    process adapts on every ``world_size``-th frame of every domain. No frame
+    is ever repeated.
+
+    Args:
+        stream (DomainSequence): The stream.
+        reset (str): ``'never'``, ``'domain'`` or ``'round'``.
+        world_size (int): Number of processes.
+        rank (int): This process.
+
+    Returns:
+        list[int]: Indices into the stream, ascending.
+    """
+    if world_size == 1:
+        return list(range(len(stream)))
+    if reset == 'never':
+        print_log(
+            f'{world_size} processes adapt {world_size} independent models, '
+            'each on its own share of the frames. The result is not that of '
+            'one continual stream; use one process to compare with published '
+            'numbers.',
+            logger='current',
+            level=logging.WARNING)
+        return list(range(rank, len(stream), world_size))
+    parts: List[List[int]] = []
+    last = None
+    for visit in stream.visits:
+        key = visit if reset == 'domain' else visit.round
+        if key != last:
+            parts.append([])
+        parts[-1].extend(range(visit.start, visit.stop))
+        last = key
+    return [i for part in parts[rank::world_size] for i in part]

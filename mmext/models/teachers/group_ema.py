@@ -1,0 +1,113 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""A teacher that follows a student with one decay per parameter group."""
+import re
+from copy import deepcopy
+from typing import Dict, List, Mapping, Optional, Union
+
+import torch
+import torch.nn as nn
+from torch import Tensor
+
+
+class GroupEMA(nn.Module):
+    r"""Exponential moving average with a decay per group of parameters.
+
+    .. math:: \theta_T \leftarrow \alpha_g \theta_T + (1-\alpha_g) \theta_S
+
+    The decay :math:`\alpha` is the weight that the *teacher* keeps (0.999 in
+    the papers), the complement of mmengine's ``momentum``. Unlike mmengine's
+    ``BaseAveragedModel`` the first update already averages, groups may have
+    their own decay that changes from step to step, and buffers stay as they
+    are unless asked for.
+
+    Args:
+        model (nn.Module): The student; copied.
+        decay (float): Decay of parameters in no group. Defaults to 0.999.
+        groups (dict[str, float], optional): Regular expression -> decay; a
+            parameter belongs to the first expression that
+            ``re.search`` finds in its name. Defaults to None.
+        update_buffers (bool): Copy buffers at each update.
+            Defaults to False.
+
+    Raises:
+        ValueError: If a decay lies outside [0, 1] or a group matches no
+            parameter.
+
+    Examples:
+        >>> import torch.nn as nn
+        >>> from mmext.models.teachers import GroupEMA
+        >>> student = nn.Linear(2, 2)
+        >>> teacher = GroupEMA(student, 0.999, groups={'bias': 0.9})
+        >>> teacher.update(student, {'bias': 0.5})
+    """
+
+    def __init__(self,
+                 model: nn.Module,
+                 decay: float = 0.999,
+                 groups: Optional[Dict[str, float]] = None,
+                 update_buffers: bool = False) -> None:
+        super().__init__()
+        self.module = deepcopy(model)
+        self.module.eval().requires_grad_(False)
+        self.decay = self._checked('decay', decay)
+        self.groups = {
+            pattern: self._checked(pattern, value)
+            for pattern, value in (groups or {}).items()
+        }
+        self.update_buffers = update_buffers
+        self._members = self._assign()
+
+    @staticmethod
+    def _checked(name: str, value: float) -> float:
+        if not 0 <= value <= 1:
+            raise ValueError(
+                f'The EMA decay is the weight that the teacher keeps, '
+                f'expected in [0, 1], but {name!r} got {value}.')
+        return value
+
+    def _assign(self) -> Dict[Optional[str], List[str]]:
+        members: Dict[Optional[str], List[str]] = {None: []}
+        members.update({pattern: [] for pattern in self.groups})
+        for name, _ in self.module.named_parameters():
+            group = next((p for p in self.groups if re.search(p, name)), None)
+            members[group].append(name)
+        empty = [p for p in self.groups if not members[p]]
+        if empty:
+            raise ValueError(
+                f'No parameter matches the EMA group(s) {empty}. Parameters '
+                f'are named like {members[None][:3]}.')
+        return members
+
+    @torch.no_grad()
+    def update(self,
+               model: nn.Module,
+               decay: Optional[Union[float, Mapping[str, float]]] = None
+               ) -> None:
+        """Move the teacher towards ``model``.
+
+        Args:
+            model (nn.Module): The student.
+            decay (float | Mapping[str, float], optional): For this step
+                only: a decay for all parameters, or one per group. Defaults
+                to None, the decays of the constructor.
+        """
+        student = dict(model.named_parameters())
+        teacher = dict(self.module.named_parameters())
+        for group, names in self._members.items():
+            value = self.decay if group is None else self.groups[group]
+            if isinstance(decay, Mapping):
+                value = decay.get(group, value)
+            elif decay is not None:
+                value = decay
+            if names:
+                torch._foreach_lerp_([teacher[n] for n in names],
+                                     [student[n].detach() for n in names],
+                                     1. - self._checked(str(group), value))
+        if self.update_buffers:
+            buffers = dict(model.named_buffers())
+            for name, buffer in self.module.named_buffers():
+                buffer.copy_(buffers[name])
+
+    def forward(self, *args, **kwargs) -> Union[Tensor, list, dict]:
+        """Run the teacher."""
+        return self.module(*args, **kwargs)
