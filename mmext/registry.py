@@ -18,7 +18,7 @@ from .utils.dependency import has, missing_message, require
 _NEEDED_BY = "A look-up of type='mmext.X'"
 _root = require('mmengine.registry', _NEEDED_BY)
 
-# Sub-package of mmext -> the host whose absence kept it from loading.
+# Sub-package of mmext -> why it was not loaded.
 _SKIPPED: Dict[str, str] = {}
 
 
@@ -35,11 +35,18 @@ def import_rim(package: str, hosts: Dict[str, str]) -> List[str]:
     loaded = []
     for name, host in hosts.items():
         module = f'{package}.{name}'
-        if has(host):
+        if not has(host):
+            _SKIPPED[module] = missing_message(host, module)
+            continue
+        try:
             import_module(module)
             loaded.append(name)
-        else:
-            _SKIPPED[module] = host
+        except ImportError as error:
+            # A host that is there but does not import must not take down
+            # the parts that do not need it.
+            _SKIPPED[module] = (
+                f'{module} could not be imported, because {host} or what it '
+                f'needs is broken: {type(error).__name__}: {error}.')
     return loaded
 
 
@@ -62,9 +69,8 @@ class Registry(_root.Registry):
             raise ImportError(
                 f"'mmext.{name}' is not registered in mmext's "
                 f'{self.name!r} registry. These parts of mmext were not '
-                f'loaded: {", ".join(parts)}. ' + ' '.join(
-                    missing_message(host, f'{module}')
-                    for module, host in sorted(_SKIPPED.items())))
+                f'loaded: {", ".join(parts)}. ' +
+                ' '.join(_SKIPPED[part] for part in parts))
         near = get_close_matches(name, self._module_dict, n=3)
         hint = f' Did you mean {", ".join(near)}?' if near else \
             f' Known names: {", ".join(sorted(self._module_dict)) or "none"}.'
