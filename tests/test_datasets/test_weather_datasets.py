@@ -4,13 +4,15 @@ import os.path as osp
 
 import numpy as np
 import pytest
-from data_fixtures import (CONDITIONS, write_acdc, write_foggy_cityscapes,
-                           write_rainy_cityscapes)
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
+
+from tests.data_fixtures import (CONDITIONS, write_acdc,
+                                 write_foggy_cityscapes,
+                                 write_rainy_cityscapes)
 
 pytestmark = pytest.mark.stack_subset
 BASES = osp.join(
