@@ -4,6 +4,8 @@ from .base_adaptation import (PROMPT, BaseAdaptation, StepResult,
                               set_trainable)
 from .cotta import CoTTA
 from .frame import Frame, View
+from .segformer_nvidia_head import (NVIDIAMixVisionTransformer,
+                                    NVIDIASegformerHead)
 from .source_only import BNStats, SourceOnly
 from .svdp import SVDP
 from .tent import Tent
@@ -11,5 +13,6 @@ from .vdp import VDP
 
 __all__ = [
     'BNStats', 'BaseAdaptation', 'CoTTA', 'Frame', 'SVDP', 'SourceOnly',
-    'PROMPT', 'StepResult', 'Tent', 'VDP', 'View', 'set_trainable'
+    'NVIDIAMixVisionTransformer', 'NVIDIASegformerHead', 'PROMPT',
+    'StepResult', 'Tent', 'VDP', 'View', 'set_trainable'
 ]
