@@ -1,7 +1,7 @@
 # Settings of a run that every mmseg config of mmext shares. A config that
 # inherits this file changes single keys, for example
 # ``default_hooks = dict(checkpoint=dict(interval=500))``, or removes a hook
-# with ``default_hooks = dict(invalid_loss=None)``.
+# with ``default_hooks = dict(invalid_loss=None)`` (tools/train.py).
 
 # registries: mmseg's names need no prefix, ours are written mmext.X
 default_scope = 'mmseg'

@@ -1,0 +1,169 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Build the parts of a config as far as that needs neither data nor GPU."""
+import copy
+import warnings
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, Tuple
+
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
+from mmengine.visualization import Visualizer
+from torch import nn
+
+from .config_paths import build_lazy, dataset_leaves, missing_data
+from .config_types import config_scope
+
+#: Models with at most so many parameters are also built with storage.
+SMALL = 8_000_000
+
+# model config as text -> number of parameters, so that the configs of one
+# model build it once
+_BUILT: Dict[str, int] = {}
+_NAME = 'mmext_config_check'
+
+
+@contextmanager
+def meta_parameters() -> Iterator[None]:
+    """Give new parameters no storage (device ``meta``), buffers theirs.
+
+    ``torch.device('meta')`` would also catch the small tensors that many
+    backbones compute with in ``__init__`` (a ``linspace`` of drop rates and
+    its ``.item()``), so only parameters are moved.
+    """
+    original = nn.Module.register_parameter
+
+    def register(module: nn.Module, name: str, param: Any) -> None:
+        if param is not None and param.device.type != 'meta':
+            param = nn.Parameter(param.detach().to('meta'),
+                                 param.requires_grad)
+        original(module, name, param)
+
+    nn.Module.register_parameter = register
+    try:
+        yield
+    finally:
+        nn.Module.register_parameter = original
+
+
+def build_model(cfg: dict) -> nn.Module:
+    """Build ``cfg['model']`` with parameters on the meta device.
+
+    Args:
+        cfg (dict): A whole config; its default scope is entered.
+
+    Returns:
+        nn.Module: A model that can be inspected but not run.
+    """
+    with config_scope(cfg), meta_parameters():
+        return MODELS.build(_model_cfg(cfg))
+
+
+def _model_cfg(cfg: dict) -> dict:
+    model = copy.deepcopy(cfg['model'])
+    # the runner moves a top-level preprocessor into the model
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor',
+                         copy.deepcopy(cfg['data_preprocessor']))
+    return model
+
+
+def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
+    """Build everything that can be built and collect the failures.
+
+    Call it inside :func:`config_scope`.
+
+    Args:
+        cfg (dict): A parsed config whose types all resolve.
+
+    Returns:
+        list[tuple]: Level, path and message of each failure.
+    """
+    findings: List[Tuple[str, str, str]] = []
+
+    def attempt(path: str, build: Callable[[], Any]) -> Any:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')
+                return build()
+        except FileNotFoundError:
+            return None  # a missing path: reported by path_findings
+        except Exception as error:
+            findings.append(
+                ('error', path, f'does not build: {type(error).__name__}: '
+                 f'{str(error).strip() or repr(error)}'))
+            return None
+
+    if str(cfg['model']) not in _BUILT:
+        model = attempt('model', lambda: build_model(cfg))
+        if model is not None:
+            count = sum(p.numel() for p in model.parameters())
+            if count <= SMALL:
+                attempt('model', lambda: MODELS.build(_model_cfg(cfg)))
+            _BUILT[str(cfg['model'])] = count
+    if cfg.get('optim_wrapper') and not findings:
+        attempt('optim_wrapper', lambda: _build_optim_wrapper(cfg))
+    _build_hooks(cfg, attempt)
+    _build_data(cfg, attempt)
+    return findings
+
+
+def _build_optim_wrapper(cfg: dict) -> Any:
+    wrapper = copy.deepcopy(cfg['optim_wrapper'])
+    if str(wrapper.get('type', '')).endswith('AmpOptimWrapper'):
+        # it refuses to be built without a GPU
+        for key in ('type', 'loss_scale', 'dtype', 'use_fsdp'):
+            wrapper.pop(key, None)
+    return build_optim_wrapper(build_model(cfg), wrapper)
+
+
+def _build_hooks(cfg: dict, attempt: Callable) -> None:
+    visualizer = copy.deepcopy(cfg.get('visualizer')) or dict(
+        type='Visualizer')
+    visualizer.update(name=_NAME, vis_backends=None)
+    instance = attempt('visualizer', lambda: VISUALIZERS.build(visualizer))
+    owner = type(instance)
+    if instance is not None:  # hooks ask the base class for the newest one
+        Visualizer._instance_dict[_NAME] = instance
+    for key, hook in (cfg.get('default_hooks') or {}).items():
+        if hook is not None:
+            attempt(f'default_hooks.{key}', lambda: _build(HOOKS, hook))
+    for i, hook in enumerate(cfg.get('custom_hooks') or []):
+        attempt(f'custom_hooks[{i}]', lambda: _build(HOOKS, hook))
+    for holder in {owner, Visualizer}:
+        getattr(holder, '_instance_dict', {}).pop(_NAME, None)
+
+
+def _build_data(cfg: dict, attempt: Callable) -> None:
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if isinstance(loader, dict):
+            for path, leaf in dataset_leaves(
+                    loader.get('dataset'), f'{split}_dataloader.dataset'):
+                if not _refuses_missing(leaf):
+                    attempt(path, lambda: build_lazy(leaf))
+        evaluator = cfg.get(f'{split}_evaluator')
+        many = evaluator if isinstance(evaluator, (list, tuple)) else \
+            [evaluator]
+        for i, metric in enumerate(many):
+            if isinstance(metric, dict) and metric.get('type'):
+                attempt(f'{split}_evaluator[{i}]',
+                        lambda: _build(METRICS, metric))
+    if cfg.get('tta_pipeline'):
+        for i, step in enumerate(cfg['tta_pipeline']):
+            attempt(f'tta_pipeline[{i}]', lambda: _build(TRANSFORMS, step))
+
+
+def _refuses_missing(leaf: dict) -> bool:
+    """Some classes assert that their folder exists when they are built."""
+    try:
+        build_lazy(leaf)
+    except AssertionError:
+        return bool(missing_data(None, leaf))
+    except Exception:
+        pass  # `attempt` reports it
+    return False
+
+
+def _build(registry: Any, node: Any) -> Any:
+    return registry.build(copy.deepcopy(node))

@@ -1,0 +1,192 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The files and folders that a config names, and which are missing."""
+import copy
+import os
+import os.path as osp
+from pathlib import Path
+from typing import Any, Iterator, List, Optional, Tuple
+
+from mmengine.registry import DATASETS, TRANSFORMS
+
+from .config_signature import accepted_arguments
+from .config_types import resolve, typed_dicts
+
+# Keys of a dataset config under which it holds other datasets.
+_WRAPPED = ('dataset', 'datasets', 'domains')
+
+
+def dataset_leaves(dataset: Any, path: str) -> Iterator[Tuple[str, dict]]:
+    """Yield the datasets that read files, through all wrappers.
+
+    ``ConcatDataset`` nests them under ``datasets``, ``RepeatDataset`` under
+    ``dataset``, ``mmext.DomainSequence`` under ``domains``.
+
+    Args:
+        dataset (dict): Config of a dataset, list or dict of such configs.
+        path (str): Where it stands in the config.
+
+    Yields:
+        tuple[str, dict]: Path and config of each innermost dataset.
+    """
+    if isinstance(dataset, (list, tuple)):
+        for i, item in enumerate(dataset):
+            yield from dataset_leaves(item, f'{path}[{i}]')
+        return
+    if not isinstance(dataset, dict):
+        return
+    inner = [key for key in _WRAPPED if dataset.get(key)]
+    if not inner and 'type' in dataset:
+        yield path, dataset
+        return
+    for key in inner if 'type' in dataset else dataset:
+        yield from dataset_leaves(dataset[key], f'{path}.{key}')
+
+
+def is_remote(path: str, backend_args: Optional[dict] = None) -> bool:
+    """Whether a path is read through a network back-end."""
+    backend = (backend_args or {}).get('backend', 'local')
+    return '://' in str(path) or backend not in ('local', 'disk')
+
+
+def find_checkpoint(path: str) -> Optional[str]:
+    """Find a checkpoint file.
+
+    Args:
+        path (str): A URL, an absolute path, or a path relative to the
+            working directory or to the folder that holds the package, so
+            that weights which ship inside ``mmext/`` are found from
+            anywhere.
+
+    Returns:
+        str, optional: The path to load, or ``None`` if there is no such
+        file.
+    """
+    path = osp.expanduser(str(path))
+    if is_remote(path) or osp.isfile(path):
+        return path
+    shipped = Path(__file__).resolve().parents[2] / path
+    return str(shipped) if shipped.is_file() else None
+
+
+def missing_data(dataset: Any, leaf: dict) -> List[str]:
+    """Paths of one dataset that do not exist or are empty folders.
+
+    Args:
+        dataset (Dataset, optional): The dataset, built with ``lazy_init``;
+            it knows the defaults of its class. Without it the config is
+            read.
+        leaf (dict): Its config.
+
+    Returns:
+        list[str]: Absolute paths. Empty for data behind a network back-end
+        and for classes that download what is missing.
+    """
+
+    def value(name: str, default: Any = None) -> Any:
+        found = getattr(dataset, name, None)
+        return leaf.get(name, default) if found is None else found
+
+    if value('download', False):
+        return []
+    backend_args = value('backend_args')
+    # a built dataset has joined its paths with the root already
+    root = '' if dataset is not None else value('data_root') or ''
+    prefix = value('data_prefix') or {}
+    prefixes = [prefix] if isinstance(prefix, str) else \
+        [p for p in prefix.values() if isinstance(p, str)]
+    wanted = [osp.join(root, p) for p in prefixes if p] or \
+        [value('data_root')]
+    if value('ann_file') and isinstance(value('ann_file'), str):
+        wanted.append(osp.join(root, value('ann_file')))
+    missing = []
+    for path in dict.fromkeys(p for p in wanted if p):
+        path = osp.expanduser(path)
+        if is_remote(path, backend_args) or osp.isfile(path):
+            continue
+        if not osp.isdir(path) or not _has_entry(path):
+            missing.append(osp.abspath(path))
+    return missing
+
+
+def _has_entry(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return next(entries, None) is not None
+
+
+def build_lazy(leaf: dict) -> Any:
+    """Build a dataset without reading its data, if its class can.
+
+    Args:
+        leaf (dict): Config of one dataset that wraps no other.
+
+    Returns:
+        Dataset: Not initialised; ``None`` if the class has no
+        ``lazy_init``, in which case only its transforms are built.
+    """
+    item = next(typed_dicts(dict(train_dataloader=dict(dataset=leaf))))
+    found, problem = resolve(item)
+    if found is None:
+        raise KeyError(problem)
+    leaf = copy.deepcopy(leaf)
+    names = accepted_arguments(found).names
+    if names is not None and 'lazy_init' not in names:
+        for step in leaf.get('pipeline') or []:
+            TRANSFORMS.build(step)
+        return None
+    leaf['lazy_init'] = True
+    return DATASETS.build(leaf)
+
+
+def path_findings(cfg: dict) -> List[Tuple[str, str]]:
+    """Missing data folders and checkpoints of a whole config.
+
+    Call it inside :func:`mmext.utils.config_types.config_scope`.
+
+    Args:
+        cfg (dict): A parsed config whose types all resolve.
+
+    Returns:
+        list[tuple[str, str]]: Place in the config and what is missing.
+    """
+    findings = []
+    for split in ('train', 'val', 'test'):
+        loader = cfg.get(f'{split}_dataloader')
+        if not isinstance(loader, dict):
+            continue
+        for path, leaf in dataset_leaves(
+                loader.get('dataset'), f'{split}_dataloader.dataset'):
+            try:
+                dataset = build_lazy(leaf)
+            except Exception:  # reported by build_findings
+                dataset = None
+            findings += [(path, f'{p} is missing or empty')
+                         for p in missing_data(dataset, leaf)]
+    for path, checkpoint in checkpoints(cfg):
+        if find_checkpoint(checkpoint) is None:
+            findings.append((path, f'{osp.abspath(checkpoint)} is missing'))
+    return findings
+
+
+def checkpoints(node: Any, path: str = '') -> Iterator[Tuple[str, str]]:
+    """Yield the checkpoint files that a config names.
+
+    Args:
+        node (dict): A config or a part of it.
+        path (str): Where it stands in the config. Defaults to ''.
+
+    Yields:
+        tuple[str, str]: Place and path of ``load_from`` and of every
+        ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+    """
+    if isinstance(node, (list, tuple)):
+        for i, item in enumerate(node):
+            yield from checkpoints(item, f'{path}[{i}]')
+    elif isinstance(node, dict):
+        for key, value in node.items():
+            place = f'{path}.{key}' if path else str(key)
+            named = place == 'load_from' or (
+                key == 'checkpoint' and node.get('type') == 'Pretrained')
+            if named and isinstance(value, str) and value:
+                yield place, value
+            else:
+                yield from checkpoints(value, place)

@@ -1,0 +1,144 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Which keyword arguments a class or function accepts."""
+import ast
+import inspect
+import textwrap
+from functools import lru_cache
+from typing import Any, Callable, NamedTuple, Optional, Set
+
+from torch import nn
+
+
+class Arguments(NamedTuple):
+    """What may be passed by keyword.
+
+    Args:
+        names (set[str], optional): Accepted names; ``None`` means any.
+        required (set[str]): Names without a default.
+        swallowed (bool): Other names raise nothing but are never read.
+    """
+
+    names: Optional[Set[str]]
+    required: Set[str]
+    swallowed: bool = False
+
+
+class _Forwarding(NamedTuple):
+    """What a function does with its ``**kwargs``."""
+
+    to_super: bool  # every `**kwargs` in a call goes to the next __init__
+    unused: bool  # nothing is done with it
+    fixed: Set[str]  # names that the call of the next __init__ gives itself
+    read: Set[str]  # names that are popped or read
+
+
+def accepted_arguments(target: Any) -> Arguments:
+    """Collect the keyword arguments that ``target(...)`` accepts.
+
+    A class that takes ``**kwargs`` and hands them to ``super().__init__``
+    accepts what the next class of its method resolution order accepts, and
+    so on up the order. When ``**kwargs`` go anywhere else (or the source is
+    not available), any name counts as accepted.
+
+    Args:
+        target (type or Callable): What a registry returned.
+
+    Returns:
+        Arguments: Accepted and required names.
+    """
+    try:
+        return _accepted(target)
+    except (TypeError, ValueError):  # unhashable, or no signature
+        return Arguments(None, set())
+
+
+@lru_cache(maxsize=None)
+def _accepted(target: Any) -> Arguments:
+    if not inspect.isclass(target):
+        names, required, keywords = _parameters(target, skip_first=False)
+        return Arguments(None if keywords else names, required)
+    names: Set[str] = set()
+    fixed: Set[str] = set()
+    required: Optional[Set[str]] = None
+    for owner in inspect.getmro(target):
+        init = vars(owner).get('__init__')
+        if init is None:
+            continue
+        if owner in (object, nn.Module):  # neither takes any argument
+            return Arguments(names, required or set())
+        own, needed, keywords = _parameters(init, skip_first=True)
+        if required is None:
+            required = needed
+        names |= own - fixed
+        if keywords is None:
+            return Arguments(names, required)
+        use = _forwarding(init, keywords)
+        names |= use.read
+        if use.unused:
+            return Arguments(names, required, swallowed=True)
+        if not use.to_super:
+            return Arguments(None, required)
+        fixed |= use.fixed
+    return Arguments(names, required or set())
+
+
+def _parameters(function: Callable, skip_first: bool):
+    """Names, names without default, name of the ``**`` parameter."""
+    parameters = list(inspect.signature(function).parameters.values())
+    if skip_first:
+        parameters = parameters[1:]
+    names, required, keywords = set(), set(), None
+    for p in parameters:
+        if p.kind is p.VAR_KEYWORD:
+            keywords = p.name
+        elif p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+            names.add(p.name)
+            if p.default is p.empty:
+                required.add(p.name)
+    return names, required, keywords
+
+
+def _forwarding(init: Callable, keywords: str) -> _Forwarding:
+    """Read in the source where ``**keywords`` goes."""
+    elsewhere = _Forwarding(False, False, set(), set())
+    try:
+        tree = ast.parse(textwrap.dedent(inspect.getsource(init)))
+    except (OSError, TypeError, SyntaxError):
+        return elsewhere
+    fixed: Set[str] = set()
+    read: Set[str] = set()
+    handled = set()  # ids of the name nodes that are understood
+    to_super = False
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and _is_init_call(node.func):
+            for keyword in node.keywords:
+                if keyword.arg is not None:
+                    fixed.add(keyword.arg)
+                elif getattr(keyword.value, 'id', None) == keywords:
+                    to_super = True
+                    handled.add(id(keyword.value))
+        elif isinstance(node, ast.Call) and isinstance(
+                node.func, ast.Attribute) and getattr(
+                    node.func.value, 'id', None) == keywords:
+            if node.args and isinstance(node.args[0], ast.Constant):
+                read.add(node.args[0].value)
+            handled.add(id(node.func.value))
+        elif isinstance(node, (ast.Subscript, ast.Compare)):
+            leaves = list(ast.iter_child_nodes(node))
+            mine = [x for x in leaves if getattr(x, 'id', None) == keywords]
+            handled |= {id(leaf) for leaf in mine}
+            read |= {
+                leaf.value
+                for leaf in leaves if mine and isinstance(leaf, ast.Constant)
+            }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == keywords and \
+                id(node) not in handled:
+            return elsewhere
+    return _Forwarding(to_super, not handled, fixed, read)
+
+
+def _is_init_call(function: ast.AST) -> bool:
+    """``super().__init__`` or ``Base.__init__``."""
+    return isinstance(function, ast.Attribute) and \
+        function.attr == '__init__'

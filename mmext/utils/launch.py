@@ -1,0 +1,242 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""What ``tools/train.py`` and ``tools/test.py`` have in common."""
+import argparse
+import os
+import os.path as osp
+from copy import deepcopy
+from typing import Any, List, Optional
+
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.device import get_device
+from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmext.compat import patch_cpu_distributed
+from .config_check import unknown_options
+from .config_io import CfgOptions, merge_options
+from .config_paths import find_checkpoint
+from .user_error import UserError
+
+# The default hooks that mmengine itself can leave out; it asserts that no
+# other key of default_hooks is None.
+_MMENGINE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger',
+                   'param_scheduler', 'checkpoint')
+LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options that both tools have, under the hosts' names."""
+    parser.add_argument(
+        '--work-dir',
+        help='folder for logs and checkpoints. Default: work_dir of the '
+        'config, else ./work_dirs/NAME_OF_CONFIG')
+    parser.add_argument(
+        '--amp',
+        action='store_true',
+        help='automatic mixed precision; needs a GPU')
+    parser.add_argument(
+        '--no-pin-memory',
+        action='store_true',
+        help='switch pin_memory of the dataloaders off')
+    parser.add_argument(
+        '--no-persistent-workers',
+        action='store_true',
+        help='switch persistent_workers of the dataloaders off')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help='change settings of the config, after all other options. Lists '
+        'are written key="[a,b]" or key=a,b and may be nested, '
+        'key="[(a,b),(c,d)]"; quotes are needed, spaces are not allowed')
+    parser.add_argument(
+        '--launcher',
+        choices=['none', 'pytorch', 'slurm', 'mpi'],
+        default='none',
+        help='how the processes of a distributed job were started')
+    # torch.distributed.launch passes --local-rank, its older form
+    # --local_rank, and torchrun neither
+    parser.add_argument(
+        '--local_rank',
+        '--local-rank',
+        type=int,
+        default=0,
+        help='set by launchers; becomes LOCAL_RANK')
+
+
+def parse(parser: argparse.ArgumentParser,
+          argv: Optional[List[str]] = None) -> argparse.Namespace:
+    """Parse the command line and export ``LOCAL_RANK``."""
+    args = parser.parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def set_work_dir(cfg: Config, args: argparse.Namespace) -> None:
+    """Set ``work_dir``: the option, else the config's, else a default."""
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        stem = osp.splitext(osp.basename(cfg.filename))[0]
+        cfg.work_dir = osp.join('./work_dirs', stem)
+
+
+def set_loader_defaults(cfg: Config, args: argparse.Namespace) -> None:
+    """Give the dataloaders of mmpretrain what its own ``train.py`` gives.
+
+    mmseg and other hosts rely on mmengine's defaults, so their configs are
+    left alone, except for the two ``--no-`` options.
+    """
+    for name in LOADERS:
+        if cfg.get(name) is None:
+            continue
+        if cfg.get('default_scope') == 'mmpretrain':
+            loader = ConfigDict(
+                pin_memory=torch.cuda.is_available(),
+                persistent_workers=True,
+                collate_fn=dict(type='default_collate'))
+            loader.update(cfg[name])
+            cfg[name] = loader
+        if args.no_pin_memory:
+            cfg[name]['pin_memory'] = False
+        if args.no_persistent_workers:
+            cfg[name]['persistent_workers'] = False
+
+
+def finish_config(cfg: Config, args: argparse.Namespace) -> None:
+    """Merge ``--cfg-options``, the last word, and mend what must agree.
+
+    ``persistent_workers`` and ``prefetch_factor`` are dropped where
+    ``num_workers`` is 0, because torch refuses the combination. Without a
+    GPU a distributed job uses gloo, and synchronised batch norms, which
+    torch has for GPUs only, become plain ones. A default hook that is set to
+    ``None`` is left out.
+    """
+    new = merge_options(cfg, args.cfg_options)
+    for key, near in unknown_options(cfg, new):
+        print_log(
+            f'--cfg-options: the config has no key {key!r}' +
+            (f'; did you mean {near!r}?' if near else ''),
+            logger='current',
+            level=30)
+    cfg.launcher = args.launcher
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name in hooks if hooks[name] is None]:
+        if name not in _MMENGINE_HOOKS:
+            hooks.pop(name)
+    for name in LOADERS:
+        loader = cfg.get(name)
+        if isinstance(loader, dict) and not loader.get('num_workers', 0):
+            loader['persistent_workers'] = False
+            loader.pop('prefetch_factor', None)
+    if not torch.cuda.is_available():
+        patch_cpu_distributed()
+        if args.launcher != 'none' and _replace_sync_bn(
+                cfg.model) and get_device() == 'cpu':
+            print_log(
+                'No GPU: SyncBN of the model is replaced by BN, so each '
+                'process normalises with its own statistics.',
+                logger='current',
+                level=30)
+
+
+def _replace_sync_bn(node: Any) -> int:
+    """Replace ``type='SyncBN'`` below ``node``; return how many."""
+    if isinstance(node, (list, tuple)):
+        return sum(_replace_sync_bn(item) for item in node)
+    if not isinstance(node, dict):
+        return 0
+    count = 0
+    if str(node.get('type')) in ('SyncBN', 'MMSyncBN'):
+        node['type'] = 'BN'
+        count = 1
+    return count + sum(_replace_sync_bn(value) for value in node.values())
+
+
+def require_gpu(option: str) -> None:
+    """Raise :class:`UserError` if ``option`` cannot work on this machine."""
+    if get_device() in ('cpu', 'mps'):
+        raise UserError(
+            f'{option} needs a GPU, and torch sees none on this machine '
+            f'(device: {get_device()}). Leave the option away to run in full '
+            'precision.')
+
+
+def set_resume(cfg: Config, resume: Optional[str]) -> None:
+    """Decide which checkpoint a run goes on from, if any.
+
+    ``auto`` takes the newest readable checkpoint of ``cfg.work_dir``; when
+    there is none, the run starts from ``cfg.load_from`` as without the
+    option.
+
+    Args:
+        cfg (Config): Gets ``resume`` and ``load_from``.
+        resume (str, optional): ``'auto'``, the path of a checkpoint, or a
+            folder to search. ``None`` keeps what the config says.
+
+    Raises:
+        UserError: If the given file or folder has no checkpoint.
+    """
+    if resume is None:
+        if not cfg.get('resume') or cfg.get('load_from'):
+            return
+        resume = 'auto'
+    folder = cfg.work_dir if resume == 'auto' else resume
+    if resume == 'auto' or osp.isdir(folder):
+        from .resume import find_resumable
+        found = find_resumable(folder) if osp.isdir(folder) else None
+        if found is None and resume != 'auto':
+            raise UserError(f'--resume {resume}: the folder '
+                            f'{osp.abspath(folder)} holds no checkpoint that '
+                            'can be read.')
+    else:
+        found = find_checkpoint(resume)
+        if found is None:
+            raise UserError(
+                f'--resume {resume}: there is no such checkpoint. Looked '
+                f'for {osp.abspath(resume)}. Leave the path away to take the '
+                f'newest checkpoint of {cfg.work_dir}.')
+    cfg.resume = found is not None
+    if found is None:
+        start = cfg.get('load_from')
+        print_log(
+            f'Nothing to resume in {osp.abspath(folder)}: the run starts ' +
+            (f'from {start}.' if start else 'from the beginning.'),
+            logger='current')
+    else:
+        cfg.load_from = str(found)
+
+
+def set_pipeline(dataset: Any, pipeline: list) -> int:
+    """Replace the pipeline of a dataset and of all that it wraps.
+
+    Returns:
+        int: How many pipelines were replaced.
+    """
+    if isinstance(dataset, (list, tuple)):
+        return sum(set_pipeline(item, pipeline) for item in dataset)
+    if not isinstance(dataset, dict):
+        return 0
+    count = 0
+    if 'pipeline' in dataset:
+        dataset['pipeline'] = deepcopy(pipeline)
+        count = 1
+    return count + sum(
+        set_pipeline(value, pipeline)
+        for key, value in dataset.items() if key != 'pipeline')
+
+
+def is_adaptation(cfg: Config) -> bool:
+    """Whether the train loop of a config adapts a model at test time."""
+    loop = cfg.get('train_cfg') or {}
+    return str(loop.get('type')).split('.')[-1] == 'TestTimeAdaptLoop'
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner: ``runner_type`` of the config, else ``Runner``."""
+    if 'runner_type' in cfg:
+        return RUNNERS.build(cfg)
+    return Runner.from_cfg(cfg)

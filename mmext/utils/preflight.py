@@ -1,0 +1,175 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Find what a run would stumble over, before any work is done.
+
+``tools/train.py`` and ``tools/test.py`` call :func:`preflight` between
+reading the config and building the runner. A missing data folder, a missing
+checkpoint, a part whose host toolbox is not installed or a misspelt
+``mmext.X`` ends the command with one message and exit code 2.
+"""
+import os.path as osp
+from typing import Any, List, Optional, Sequence
+
+from mmengine.config import Config
+from mmengine.registry import DATASETS
+
+from .config_io import read_model_index
+from .config_paths import (build_lazy, dataset_leaves, find_checkpoint,
+                           is_remote, missing_data)
+from .config_types import config_scope, resolve, typed_dicts
+from .dependency import has, missing_message
+from .user_error import UserError
+
+_PARTS = dict(
+    train=('train', 'val'), test=('test', ), adapt=('train', 'val'))
+
+
+def preflight(cfg: Config,
+              command: str,
+              checkpoint: Optional[str] = None) -> None:
+    """Check hosts, types, data and checkpoint of a run; change only paths.
+
+    Args:
+        cfg (Config): The config with all options merged. A relative
+            ``load_from`` that exists only beside the installed package is
+            replaced by its full path.
+        command (str): ``'train'``, ``'test'`` or ``'adapt'``: which
+            dataloaders will be used.
+        checkpoint (str, optional): Checkpoint given on the command line.
+            Defaults to ``cfg.load_from``.
+
+    Raises:
+        UserError: On the first group of problems; hosts come before types,
+            types before data, data before checkpoints.
+    """
+    check_host(cfg)
+    with config_scope(cfg):
+        check_types(cfg)
+        check_data(cfg, [f'{part}_dataloader' for part in _PARTS[command]])
+    check_checkpoint(cfg, checkpoint)
+
+
+def check_host(cfg: Config) -> None:
+    """Raise if the toolbox of ``default_scope`` is not installed."""
+    scope = cfg.get('default_scope') or 'mmengine'
+    if not has(scope):
+        raise UserError(
+            missing_message(scope, f"The config's default_scope={scope!r}"))
+
+
+def check_types(cfg: Config) -> None:
+    """Raise if a ``type='mmext.X'`` is misspelt or lacks its host."""
+    problems = []
+    for item in typed_dicts(cfg._cfg_dict):
+        if str(item.node['type']).startswith('mmext.'):
+            _, problem = resolve(item)
+            if problem:
+                problems.append(f'{item.path}: {problem}')
+    if problems:
+        raise UserError('The config names parts that cannot be used:\n  ' +
+                        '\n  '.join(problems))
+
+
+def check_data(cfg: Config, loaders: Sequence[str]) -> None:
+    """Raise if a folder or file of the data sets does not exist.
+
+    Args:
+        cfg (Config): The config.
+        loaders (Sequence[str]): Names of the dataloaders that the command
+            uses, such as ``['train_dataloader', 'val_dataloader']``.
+
+    Raises:
+        UserError: For each missing data set: what is missing, the absolute
+            paths, the expected layout, how to get it and what to run
+            without it.
+    """
+    from mmext.datasets.data_help import missing_data_error
+    missing: dict = {}
+    for loader in loaders:
+        node = cfg.get(loader)
+        if not isinstance(node, dict):
+            continue
+        for _, leaf in dataset_leaves(node.get('dataset'), loader):
+            try:
+                dataset = build_lazy(leaf)
+            except Exception:  # the runner will say what is wrong with it
+                dataset = None
+            paths = missing_data(dataset, leaf)
+            if paths:
+                missing.setdefault(str(leaf['type']), (leaf, []))[1].extend(
+                    p for p in paths)
+    if not missing:
+        return
+    messages = []
+    for name, (leaf, paths) in missing.items():
+        paths = list(dict.fromkeys(paths))
+        error = missing_data_error(name, paths, _data_help(leaf),
+                                   'is missing or empty')
+        messages.append(str(error))
+    raise UserError('\n'.join(messages))
+
+
+def _data_help(leaf: dict) -> Any:
+    from mmext.datasets.data_help import DataHelp
+    help_ = getattr(DATASETS.get(str(leaf['type'])), 'data_help', None)
+    if help_ is not None:
+        return help_
+    layout = [f'data_root = {leaf.get("data_root")!r}']
+    prefix = leaf.get('data_prefix') or {}
+    if isinstance(prefix, str):
+        prefix = dict(data_prefix=prefix)
+    layout += [f'data_root/{value}    ({key})' for key, value in
+               prefix.items()]
+    if leaf.get('ann_file'):
+        layout.append(f'data_root/{leaf["ann_file"]}    (ann_file)')
+    return DataHelp(
+        layout='\n'.join(layout),
+        source=f'see the documentation of {leaf["type"]}, or point the '
+        'config at your copy,\nfor example with --cfg-options '
+        'train_dataloader.dataset.data_root=/path/to/it')
+
+
+def check_checkpoint(cfg: Config, checkpoint: Optional[str] = None) -> None:
+    """Raise if the checkpoint to load does not exist.
+
+    Args:
+        cfg (Config): The config; ``load_from`` gets the path that exists.
+            A config may say in ``load_from_help`` how to obtain its
+            checkpoint.
+        checkpoint (str, optional): Checkpoint given on the command line.
+            Defaults to ``cfg.load_from``.
+
+    Raises:
+        UserError: What is missing, where it was looked for, how to get it.
+    """
+    wanted = checkpoint or cfg.get('load_from')
+    if not wanted:
+        return
+    found = find_checkpoint(wanted)
+    if found is not None:
+        cfg.load_from = found
+        return
+    from mmext.datasets.data_help import EMBEDDED_ALTERNATIVE
+    lines = [f'The checkpoint {wanted!r} is missing.', '  Looked for:']
+    lines.append(f'    {osp.abspath(osp.expanduser(wanted))}')
+    lines.append('  How to get it:')
+    lines += [f'    {line}' for line in _checkpoint_help(cfg, checkpoint)]
+    lines.append('  Without it, the embedded data and weights run the same '
+                 'job:')
+    lines += [f'    {line}' for line in EMBEDDED_ALTERNATIVE.split('\n')]
+    raise UserError('\n'.join(lines))
+
+
+def _checkpoint_help(cfg: Config, checkpoint: Optional[str]) -> List[str]:
+    lines = []
+    if cfg.get('load_from_help'):
+        lines += str(cfg.load_from_help).strip('\n').split('\n')
+    config = str(cfg.filename or '')
+    for model in read_model_index().values():
+        weights = model.get('Weights')
+        if weights and is_remote(weights) and config.endswith(
+                str(model.get('Config'))):
+            lines.append(f'download {weights}')
+    option = 'give the right path on the command line' if checkpoint else \
+        'train or download the source model, then give its path with ' \
+        '--cfg-options load_from=/path/to/checkpoint.pth'
+    return lines + [option]

@@ -1,0 +1,41 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The error of a mistake that the user of a tool can cure."""
+import os
+import sys
+from typing import Any, Callable
+
+# What the launchers call the rank of a process, in this order.
+_RANK_NAMES = ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
+
+
+class UserError(Exception):
+    """A mistake in a command or config, with what to do about it.
+
+    The tools print its message without a traceback and end with
+    :attr:`exit_code`. Its text says what was expected, what was given and
+    what to do.
+    """
+
+    exit_code = 2
+
+
+def run_tool(main: Callable[[], Any]) -> None:
+    """Run the ``main`` of a tool; a :class:`UserError` becomes a message.
+
+    The message goes to stderr, once for all processes of a distributed run,
+    and the exit code is ``UserError.exit_code``. Every other exception keeps
+    its traceback.
+
+    Args:
+        main (Callable): The tool's entry point, without arguments. An
+            integer that it returns is the exit code.
+    """
+    try:
+        code = main()
+    except UserError as error:
+        rank = next((os.environ[name] for name in _RANK_NAMES
+                     if name in os.environ), '0')
+        if rank == '0':
+            sys.stderr.write(f'Error: {error}\n')
+        code = error.exit_code
+    sys.exit(code if isinstance(code, int) else 0)
