@@ -25,7 +25,8 @@ from .utils.safe_globals import install_safe_globals
 
 __all__ = [
     'check_versions', 'install_safe_globals', 'install_shims',
-    'map_config_packages', 'patch_checkpoint_loading', 'patch_cpu_distributed',
+    'map_config_packages', 'patch_checkpoint_loading',
+    'patch_checkpoint_saving', 'patch_cpu_distributed',
     'patch_inferencer_config', 'patch_package_lookup', 'stack'
 ]
 
@@ -280,6 +281,28 @@ def patch_checkpoint_loading() -> None:
     _patch('mmengine.runner.checkpoint', _patch_checkpoint_module)
 
 
+def _patch_hook_module(module: ModuleType) -> None:
+    from .utils.checkpoint_saving import (put, put_text, remove_last,
+                                          save_checkpoint_with_step)
+    hook = module.CheckpointHook
+    if hook._save_checkpoint_with_step is save_checkpoint_with_step:
+        return
+    hook._save_checkpoint_with_step = save_checkpoint_with_step
+    hook._save_best_checkpoint = remove_last(hook._save_best_checkpoint)
+    from mmengine.fileio import LocalBackend
+    LocalBackend.put, LocalBackend.put_text = put, put_text
+
+
+def patch_checkpoint_saving() -> None:
+    """Make every checkpoint that a Runner writes atomic.
+
+    Without it a kill while mmengine writes leaves half a file under the
+    final name, and with ``max_keep_ckpts=1`` no whole file at all, because
+    the old one is removed before the new one is written.
+    """
+    _patch('mmengine.hooks.checkpoint_hook', _patch_hook_module)
+
+
 def _patch_infer_module(module: ModuleType) -> None:
     original = module.BaseInferencer._init_model
     if hasattr(original, 'mmext'):
@@ -358,7 +381,7 @@ def install_shims() -> None:
         return
     shims: List[Callable[[], None]] = [
         map_config_packages, patch_package_lookup, patch_checkpoint_loading,
-        patch_inferencer_config
+        patch_checkpoint_saving, patch_inferencer_config
     ]
     for shim in shims:
         shim()

@@ -1,6 +1,12 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Hooks for stock runners."""
 from .adaptation_state_hook import AdaptationStateHook
+from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .invalid_loss_hook import InvalidLossHook
 from .mean_teacher_hook import MeanTeacherHook
+from .rng_state_hook import RNGStateHook
 
-__all__ = ['AdaptationStateHook', 'MeanTeacherHook']
+__all__ = [
+    'AdaptationStateHook', 'AtomicCheckpointHook', 'InvalidLossHook',
+    'MeanTeacherHook', 'RNGStateHook'
+]

@@ -1,0 +1,83 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Finding a checkpoint to go on from."""
+import logging
+import os
+import re
+from pathlib import Path
+from typing import List, Optional
+
+from mmengine.logging import print_log
+
+from .io import CheckpointError, safe_load
+
+
+def find_resumable(work_dir: str) -> Optional[str]:
+    """The newest checkpoint of a work directory that can be resumed.
+
+    First comes the one that ``last_checkpoint`` names (or the file of that
+    name in ``work_dir``, if the directory was moved), then every other
+    ``*.pth`` beside it, highest epoch or iteration first. A file is taken if
+    it loads safely and holds what ``Runner.resume`` needs; each one that is
+    passed over is logged with the reason.
+
+    Args:
+        work_dir (str): The work directory of the interrupted run.
+
+    Returns:
+        str, optional: Path of the checkpoint; None if there is none.
+    """
+    for path in _candidates(Path(work_dir)):
+        reason = _why_not(path)
+        if reason is None:
+            print_log(f'Resuming from {path}', logger='current')
+            return str(path)
+        print_log(
+            f'Not resuming from {path}: {reason}',
+            logger='current',
+            level=logging.WARNING)
+    print_log(f'No checkpoint to resume from in {work_dir}', logger='current')
+    return None
+
+
+def _candidates(work_dir: Path) -> List[Path]:
+    """Checkpoints in the order in which to try them."""
+    first: List[Path] = []
+    note = work_dir / 'last_checkpoint'
+    if note.is_file():
+        named = note.read_text().strip()
+        if named:
+            first = [Path(named), work_dir / Path(named).name]
+    folders = {work_dir, *(path.parent for path in first)}
+    # Best checkpoints are saved without the optimizer.
+    others = [
+        path for folder in folders for path in folder.glob('*.pth')
+        if not path.name.startswith('best_')
+    ]
+    others.sort(key=_age, reverse=True)
+    order = dict.fromkeys(
+        Path(os.path.abspath(path)) for path in [*first, *others])
+    return [path for path in order if path.is_file()]
+
+
+def _age(path: Path) -> tuple:
+    """Step in the name, then time of the last change."""
+    step = re.search(r'(\d+)\.pth$', path.name)
+    return int(step.group(1)) if step else -1, path.stat().st_mtime
+
+
+def _why_not(path: Path) -> Optional[str]:
+    try:
+        checkpoint = safe_load(path)
+    except CheckpointError as error:
+        return str(error)
+    if not isinstance(checkpoint, dict):
+        return f'it holds a {type(checkpoint).__name__}, not a dict'
+    missing = [
+        key for key in ('meta', 'state_dict', 'message_hub')
+        if key not in checkpoint
+    ]
+    if not missing and not {'iter', 'epoch'} <= set(checkpoint['meta']):
+        missing = ["meta['iter'] and meta['epoch']"]
+    if missing:
+        return f'it holds weights only, without {", ".join(missing)}'
+    return None
