@@ -98,7 +98,7 @@ class CoTTA(BaseAdaptation):
         if not skipped:
             self.teacher.update(self.model)
             self.restore()
-        log.update(loss=float(loss))
+        log.update(loss=float(loss.detach()))
         return StepResult(labels, log, skipped=skipped)
 
     def pseudo_label(self,

@@ -159,7 +159,7 @@ class SVDP(CoTTA):
         if not skipped:
             self.teacher.update(self.model, {f'^{PROMPT}': alpha})
             self.restore()
-        log.update(loss=float(loss), uncertainty=mean_u, alpha_prompt=alpha,
+        log.update(loss=float(loss.detach()), uncertainty=mean_u, alpha_prompt=alpha,
                    prompt_shift=self.prompt_shift())
         return StepResult(labels, log, uncertainty, skipped)
 

@@ -93,7 +93,7 @@ class VDP(CoTTA):
         skipped = self.update_student(loss, optim_wrapper)
         if not skipped:
             self.teacher.update(self.model)
-        log.update(loss=float(loss))
+        log.update(loss=float(loss.detach()))
         return StepResult(labels, log, skipped=skipped)
 
     def check_gradients(self) -> None:
