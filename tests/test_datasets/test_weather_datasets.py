@@ -10,9 +10,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 
-from tests.data_fixtures import (CONDITIONS, write_acdc,
-                                 write_foggy_cityscapes,
-                                 write_rainy_cityscapes)
+from ..data_fixtures import (CONDITIONS, write_acdc, write_foggy_cityscapes,
+                             write_rainy_cityscapes)
 
 pytestmark = pytest.mark.stack_subset
 BASES = osp.join(
