@@ -11,8 +11,8 @@ from mmengine.fileio import dump
 from mmext.utils.config_io import load_config
 from mmext.utils.launch import (add_common_arguments, build_runner,
                                 finish_config, is_adaptation, parse,
-                                require_gpu, set_loader_defaults,
-                                set_pipeline, set_work_dir)
+                                require_gpu, set_loader_defaults, set_pipeline,
+                                set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
 
@@ -68,8 +68,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = parse(parser, argv)
     if args.adapt:
         given = [
-            name for name in ('out', 'out_item', 'dump', 'show', 'show_dir',
-                              'tta') if getattr(args, name)
+            name
+            for name in ('out', 'out_item', 'dump', 'show', 'show_dir', 'tta')
+            if getattr(args, name)
         ]
         if given:
             parser.error('--adapt runs the train loop; it cannot be combined '
@@ -92,11 +93,9 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
             if cfg.get(key) is None:
                 raise UserError(f'The config has no {key}, so there is '
                                 'nothing to evaluate on.')
-        if cfg.get('test_cfg') is None:
-            cfg.test_cfg = dict(type='TestLoop')
         if args.amp:
             require_gpu('--amp')
-            cfg.test_cfg.fp16 = True
+            cfg.test_cfg = dict(cfg.get('test_cfg') or {}, fp16=True)
         if args.show or args.show_dir:
             set_pictures(cfg, args)
         if args.tta:

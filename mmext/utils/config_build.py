@@ -5,9 +5,9 @@ import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
-import torch
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import HOOKS, METRICS, MODELS, TRANSFORMS, VISUALIZERS
+from mmengine.registry import (HOOKS, METRICS, MODELS, TASK_UTILS, TRANSFORMS,
+                               VISUALIZERS)
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -103,6 +103,9 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
             _BUILT[str(cfg['model'])] = count
     if cfg.get('optim_wrapper') and not findings:
         attempt('optim_wrapper', lambda: _build_optim_wrapper(cfg))
+    method = (cfg.get('train_cfg') or {}).get('method')
+    if method:  # of mmext.TestTimeAdaptLoop, built without other arguments
+        attempt('train_cfg.method', lambda: _build(TASK_UTILS, method))
     _build_hooks(cfg, attempt)
     _build_data(cfg, attempt)
     return findings
@@ -118,8 +121,8 @@ def _build_optim_wrapper(cfg: dict) -> Any:
 
 
 def _build_hooks(cfg: dict, attempt: Callable) -> None:
-    visualizer = copy.deepcopy(cfg.get('visualizer')) or dict(
-        type='Visualizer')
+    visualizer = copy.deepcopy(
+        cfg.get('visualizer')) or dict(type='Visualizer')
     visualizer.update(name=_NAME, vis_backends=None)
     instance = attempt('visualizer', lambda: VISUALIZERS.build(visualizer))
     owner = type(instance)

@@ -82,7 +82,7 @@ def check_config(cfg: Any,
         ...     print(finding)
     """
     tree = cfg._cfg_dict if hasattr(cfg, '_cfg_dict') else cfg
-    findings = list(_group_findings(tree))
+    findings = list(group_findings(tree))
     with config_scope(tree):
         types = list(_type_findings(tree))
         findings += types
@@ -136,7 +136,7 @@ def _argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
                           f'{name} needs the argument {key!r}.')
 
 
-def _group_findings(tree: dict) -> Iterator[Finding]:
+def group_findings(tree: dict) -> Iterator[Finding]:
     """Keys that the runner wants together."""
     if tree.get('model') is None:
         yield Finding('error', 'model', 'a config needs a `model`.')
@@ -166,10 +166,10 @@ def _key_findings(tree: dict) -> Iterator[Finding]:
         if key in known:
             continue
         near = get_close_matches(
-            key, known - {'tta_pipeline'}, n=1, cutoff=0.85)
+            key, known - {'tta_pipeline'}, n=1, cutoff=0.9)
         values: Set[str] = set()
         _collect(tree[key], values)
-        if near and near[0] not in tree:
+        if near:
             yield Finding('warning', key,
                           f'unknown key. Did you mean {near[0]!r}?')
         elif not _is_used(tree[key], values, used):

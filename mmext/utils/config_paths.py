@@ -184,8 +184,8 @@ def checkpoints(node: Any, path: str = '') -> Iterator[Tuple[str, str]]:
     elif isinstance(node, dict):
         for key, value in node.items():
             place = f'{path}.{key}' if path else str(key)
-            named = place == 'load_from' or (
-                key == 'checkpoint' and node.get('type') == 'Pretrained')
+            named = place == 'load_from' or (key == 'checkpoint' and
+                                             node.get('type') == 'Pretrained')
             if named and isinstance(value, str) and value:
                 yield place, value
             else:

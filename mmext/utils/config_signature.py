@@ -118,8 +118,8 @@ def _forwarding(init: Callable, keywords: str) -> _Forwarding:
                     to_super = True
                     handled.add(id(keyword.value))
         elif isinstance(node, ast.Call) and isinstance(
-                node.func, ast.Attribute) and getattr(
-                    node.func.value, 'id', None) == keywords:
+                node.func, ast.Attribute) and getattr(node.func.value, 'id',
+                                                      None) == keywords:
             if node.args and isinstance(node.args[0], ast.Constant):
                 read.add(node.args[0].value)
             handled.add(id(node.func.value))

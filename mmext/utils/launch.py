@@ -113,7 +113,7 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> None:
     ``num_workers`` is 0, because torch refuses the combination. Without a
     GPU a distributed job uses gloo, and synchronised batch norms, which
     torch has for GPUs only, become plain ones. A default hook that is set to
-    ``None`` is left out.
+    ``None`` is left out, and a test set gets its ``TestLoop``.
     """
     new = merge_options(cfg, args.cfg_options)
     for key, near in unknown_options(cfg, new):
@@ -123,6 +123,8 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> None:
             logger='current',
             level=30)
     cfg.launcher = args.launcher
+    if cfg.get('test_evaluator') and cfg.get('test_cfg') is None:
+        cfg.test_cfg = dict(type='TestLoop')
     hooks = cfg.get('default_hooks') or {}
     for name in [name for name in hooks if hooks[name] is None]:
         if name not in _MMENGINE_HOOKS:

@@ -12,6 +12,7 @@ from typing import Any, List, Optional, Sequence
 from mmengine.config import Config
 from mmengine.registry import DATASETS
 
+from .config_check import group_findings
 from .config_io import read_model_index
 from .config_paths import (build_lazy, dataset_leaves, find_checkpoint,
                            is_remote, missing_data)
@@ -19,8 +20,7 @@ from .config_types import config_scope, resolve, typed_dicts
 from .dependency import has, missing_message
 from .user_error import UserError
 
-_PARTS = dict(
-    train=('train', 'val'), test=('test', ), adapt=('train', 'val'))
+_PARTS = dict(train=('train', 'val'), test=('test', ), adapt=('train', 'val'))
 
 
 def preflight(cfg: Config,
@@ -42,6 +42,10 @@ def preflight(cfg: Config,
             types before data, data before checkpoints.
     """
     check_host(cfg)
+    problems = [f'{f.path}: {f.message}' for f in group_findings(cfg)]
+    if problems:
+        raise UserError('The config is incomplete:\n  ' +
+                        '\n  '.join(problems))
     with config_scope(cfg):
         check_types(cfg)
         check_data(cfg, [f'{part}_dataloader' for part in _PARTS[command]])
@@ -95,8 +99,8 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
                 dataset = None
             paths = missing_data(dataset, leaf)
             if paths:
-                missing.setdefault(str(leaf['type']), (leaf, []))[1].extend(
-                    p for p in paths)
+                missing.setdefault(str(leaf['type']),
+                                   (leaf, []))[1].extend(p for p in paths)
     if not missing:
         return
     messages = []
@@ -117,8 +121,9 @@ def _data_help(leaf: dict) -> Any:
     prefix = leaf.get('data_prefix') or {}
     if isinstance(prefix, str):
         prefix = dict(data_prefix=prefix)
-    layout += [f'data_root/{value}    ({key})' for key, value in
-               prefix.items()]
+    layout += [
+        f'data_root/{value}    ({key})' for key, value in prefix.items()
+    ]
     if leaf.get('ann_file'):
         layout.append(f'data_root/{leaf["ann_file"]}    (ann_file)')
     return DataHelp(

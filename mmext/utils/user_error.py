@@ -33,8 +33,8 @@ def run_tool(main: Callable[[], Any]) -> None:
     try:
         code = main()
     except UserError as error:
-        rank = next((os.environ[name] for name in _RANK_NAMES
-                     if name in os.environ), '0')
+        rank = next((os.environ[name]
+                     for name in _RANK_NAMES if name in os.environ), '0')
         if rank == '0':
             sys.stderr.write(f'Error: {error}\n')
         code = error.exit_code
