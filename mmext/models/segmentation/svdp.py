@@ -1,6 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """SVDP: sparse visual domain prompts for test-time adaptation."""
-from typing import Dict, Optional, Tuple
+from typing import Dict, Tuple
 
 import torch
 import torch.nn as nn
@@ -24,7 +24,7 @@ Placement = Dict[Tuple[int, int], Tensor]
 
 @TASK_UTILS.register_module()
 class SVDP(CoTTA):
-    r"""Sparse visual domain prompts, `SVDP <https://arxiv.org/abs/2303.09792>`_.
+    r"""Sparse visual domain prompts, SVDP (arXiv 2303.09792).
 
     A few learnable values are added to the pixels where the teacher is most
     uncertain. One frame, in order (specification a.10):
@@ -95,17 +95,21 @@ class SVDP(CoTTA):
                  prompt_mode: str = 'add',
                  **kwargs) -> None:
         super().__init__(**kwargs)
-        for name, value, allowed in (
-            ('unc_resize', unc_resize, ('spline', 'bilinear', 'area')),
-            ('k_mode', k_mode, ('fixed', 'density')),
-            ('pairing', pairing, ('rank', )),
-            ('prompt_mode', prompt_mode, ('add', ))):
+        choices = (('unc_resize', unc_resize, ('spline', 'bilinear', 'area')),
+                   ('k_mode', k_mode, ('fixed', 'density')),
+                   ('pairing', pairing, ('rank', )),
+                   ('prompt_mode', prompt_mode, ('add', )))
+        for name, value, allowed in choices:
             if value not in allowed:
                 raise ValueError(f'SVDP: {name} is one of {allowed}, but got '
                                  f'{value!r}.')
         if mc_passes < 2:
             raise ValueError('SVDP: the variance needs mc_passes >= 2, but '
                              f'got {mc_passes}.')
+        if self.adapt == 'prompt' and not prompt_grad:
+            raise ValueError(
+                "SVDP: adapt='prompt' with prompt_grad=False leaves nothing "
+                'to train. Set prompt_grad=True, or adapt the network.')
         self.sparse_rate = sparse_rate
         self.prompt_grad = prompt_grad
         self.prompt_std = prompt_std
@@ -159,8 +163,11 @@ class SVDP(CoTTA):
         if not skipped:
             self.teacher.update(self.model, {f'^{PROMPT}': alpha})
             self.restore()
-        log.update(loss=float(loss.detach()), uncertainty=mean_u, alpha_prompt=alpha,
-                   prompt_shift=self.prompt_shift())
+        log.update(
+            loss=float(loss.detach()),
+            uncertainty=mean_u,
+            alpha_prompt=alpha,
+            prompt_shift=self.prompt_shift())
         return StepResult(labels, log, uncertainty, skipped)
 
     def uncertainty(self, view: View, size: Tuple[int, int]) -> Tensor:

@@ -86,4 +86,5 @@ class Tent(BaseAdaptation):
                                         frame.ori_shape)
                 loss = F.cross_entropy(logits.float(), labels[None])
         skipped = self.update_student(loss, optim_wrapper)
-        return StepResult(labels, dict(loss=float(loss.detach())), skipped=skipped)
+        return StepResult(
+            labels, dict(loss=float(loss.detach())), skipped=skipped)
