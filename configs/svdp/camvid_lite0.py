@@ -27,5 +27,4 @@ load_from = 'work_dirs/camvid_source_lite0/iter_1000.pth'
 
 # runtime
 default_hooks = dict(
-    logger=dict(interval=20),
-    checkpoint=dict(interval=400, max_keep_ckpts=2))
+    logger=dict(interval=20), checkpoint=dict(interval=400, max_keep_ckpts=2))
