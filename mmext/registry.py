@@ -91,6 +91,7 @@ def _child(name: str,
 HOOKS = _child('hook', 'HOOKS', ['mmext.engine'])
 LOOPS = _child('loop', 'LOOPS', ['mmext.engine'])
 OPTIMIZERS = _child('optimizer', 'OPTIMIZERS', ['mmext.engine'])
+OPTIM_WRAPPERS = _child('optim_wrapper', 'OPTIM_WRAPPERS', ['mmext.engine'])
 OPTIM_WRAPPER_CONSTRUCTORS = _child('optimizer wrapper constructor',
                                     'OPTIM_WRAPPER_CONSTRUCTORS',
                                     ['mmext.engine'])

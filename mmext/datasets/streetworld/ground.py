@@ -25,6 +25,12 @@ def _stripe(chunk: np.ndarray, lat0: float, lat1: float, value) -> None:
     chunk[:, max(a, 0):b] = value
 
 
+def _columns(side: int, lat0: float, lat1: float) -> slice:
+    """Columns of a map between two distances from the middle, one side."""
+    a, b = sorted((side * lat0, side * min(lat1, HALF)))
+    return slice(int(round((a + HALF) * _X)), int(round((b + HALF) * _X)))
+
+
 @lru_cache(maxsize=6)
 def _asphalt(tone: float, seed: int) -> np.ndarray:
     h, w = int(CHUNK * _Z), int(2 * HALF * _X)
@@ -129,36 +135,33 @@ def lay_out(street: Street, chunk: int) -> List[np.ndarray]:
     ids = np.full((h, w), ROAD, np.uint8)
     walk = _pavement(seed % 2, 150 + 12 * np.sin(street.seed))
     crossing = street.kind(chunk) == 'crossing'
-    s = np.arange(h) / _Z
-    street_rows = (s > 8) & (s < 18)
+    a, z = int(8 * _Z) + 1, int(18 * _Z)
     for side in (-1, 1):
-        lat = side * ((np.arange(w) + 0.5) / _X - HALF)
-        kerb = lat > street.edge
-        outer = lat > street.edge + street.walk
         kind = street.side_kind(chunk, side)
+        lawn = _grass(street, seed % 2, False)
+        inner, outer = street.edge, street.edge + street.walk
         if street.lawn and street.tram and not crossing:
-            bed = np.abs(lat) < street.tram - 0.1
-            img[:, bed] = _grass(street, seed % 2, False)[:, bed]
-            ids[:, bed] = TERRAIN
-        img[:, kerb] = walk[:, kerb]
-        ids[:, kerb] = SIDEWALK
+            cols = _columns(side, 0, street.tram - 0.1)
+            img[:, cols] = lawn[:, cols]
+            ids[:, cols] = TERRAIN
+        cols = _columns(side, inner, HALF)
+        img[:, cols] = walk[:, cols]
+        ids[:, cols] = SIDEWALK
         if kind in ('residential', 'park', 'industrial'):
-            bare = kind == 'industrial'
-            img[:, outer] = _grass(street, seed % 2, bare)[:, outer]
-            ids[:, outer] = TERRAIN
+            cols = _columns(side, outer, HALF)
+            dust = _grass(street, seed % 2, True)
+            img[:, cols] = (dust if kind == 'industrial' else lawn)[:, cols]
+            ids[:, cols] = TERRAIN
         if kind in ('residential', 'park') and street.verge:
-            strip = (lat > street.edge + 0.25) & (
-                lat < street.edge + street.verge)
-            img[:, strip] = _grass(street, seed % 2, False)[:, strip]
-            ids[:, strip] = TERRAIN
+            cols = _columns(side, inner + 0.25, inner + street.verge)
+            img[:, cols] = lawn[:, cols]
+            ids[:, cols] = TERRAIN
+        edge = _columns(side, inner, inner + 0.22)
+        img[:, edge] = 175 + 14 * noise_patch(seed, h, 1, 4)[..., None]
         if crossing:
-            rows = street_rows[:, None] & kerb[None]
-            img[rows] = _asphalt(street.asphalt, seed % 3)[rows]
-            ids[rows] = ROAD
-        edge = (lat > street.edge) & (lat < street.edge + 0.22)
-        rows = np.flatnonzero(~street_rows) if crossing else np.arange(h)
-        img[np.ix_(rows, edge)] = 175 + 14 * noise_patch(
-            seed, rows.size, 1, 4)[..., None]
+            cols = _columns(side, inner, HALF)
+            img[a:z, cols] = _asphalt(street.asphalt, seed % 3)[a:z, cols]
+            ids[a:z, cols] = ROAD
     _marks(street, img, chunk, crossing)
     if crossing:
         on = np.abs((np.arange(w) + 0.5) / _X - HALF) < street.edge
@@ -292,40 +295,42 @@ class Sky:
     def __init__(self, street: Street) -> None:
         rng = rng_of(street.seed, 0x5c)
         h, w = 400, 2880
-        up = np.linspace(48, self._LOW, h, dtype=np.float32)[:, None]
+        up = np.linspace(48, self._LOW, h // 2, dtype=np.float32)[:, None]
         blue = np.array([215, 165, 115]) * rng.uniform(0.85, 1.1)
-        low = np.array([232, 222, 208])
+        low = np.array([232, 222, 208], np.float32)
         mix = np.clip(up / 40, 0, 1)[..., None]**0.6
-        img = low * (1 - mix) + blue * mix
-        clouds = np.tile(noise(street.seed % 32 + 100, 512, 6, 2), (1, 6))
-        clouds = clouds[:h, :w]
+        clouds = noise(street.seed % 32 + 100, 512, 6, 3)
+        clouds = np.tile(clouds, (1, 3))[:h // 2, :w // 2]
         cover = 0.35 - 0.5 * street.sun
-        veil = np.clip((clouds + cover) * 2.5 + 0.3, 0, 1)[..., None]
-        veil = veil * (0.35 + 0.65 * np.clip(up / 12, 0, 1)[..., None])
+        veil = np.clip((clouds + cover) * 2.5 + 0.3, 0, 1)
+        veil = (veil * (0.35 + 0.65 * np.clip(up / 12, 0, 1)))[..., None]
         tone = 200 + 40 * street.sun + 26 * clouds[..., None]
-        img = img * (1 - veil) + tone * veil
+        img = low * (1 - mix) + blue.astype(np.float32) * mix
+        img = np.clip(img + (tone - img) * veil, 0, 255).astype(np.uint8)
         self.image = np.full((h, w, 4), SKY, np.uint8)
-        self.image[..., :3] = np.clip(img, 0, 255)
+        self.image[..., :3] = cv2.resize(img, (w, h))
         self._skyline(rng)
         self._packed = self.image.view(np.uint32)[..., 0]
 
     def _skyline(self, rng: np.random.Generator) -> None:
-        h, w = self.image.shape[:2]
+        image = self.image[-200:]
+        h, w = image.shape[:2]
         base = h - int(-self._LOW / self._STEP) + 2
         hills = 6 + 14 * (1 + np.tile(noise(int(rng.integers(16)), 256, 4),
                                       (1, 12))[0, :w]) * 0.7
         rows = np.arange(h)[:, None]
         wood = rows > base - hills[None]
-        leaf = 1 + 0.2 * noise_patch(3, h, w, 5)
-        self.image[wood, :3] = np.clip(
-            leaf[wood][:, None] * np.array([108, 118, 100]), 0, 255)
-        self.image[wood, 3] = VEGETATION
+        leaf = np.empty((h, w, 4), np.uint8)
+        leaf[..., :3] = (1 + 0.2 * noise_patch(3, h, w, 5)[..., None]
+                         ) * np.array([108, 118, 100], np.float32)
+        leaf[..., 3] = VEGETATION
+        image[wood] = leaf[wood]
         x = 0
         while x < w - 60:
             width, tall = int(rng.integers(12, 60)), int(rng.integers(8, 60))
             if rng.random() < 0.7:
                 tone = rng.uniform(125, 170) * np.array([1.06, 1.0, 0.94])
-                part = self.image[base - tall:, x:x + width]
+                part = image[base - tall:, x:x + width]
                 part[..., :3] = tone
                 part[4::7, 2::5, :3] = tone * 0.8
                 part[..., 3] = BUILDING

@@ -23,6 +23,16 @@ def _bgra(colour) -> Tuple[float, ...]:
     return tuple(float(np.clip(c, 0, 255)) for c in colour[:3]) + (255., )
 
 
+def _filled(img: np.ndarray) -> Texture:
+    """Close the holes that smooth lettering leaves in alpha."""
+    mask = np.ascontiguousarray(img[..., 3])
+    outline, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL,
+                                  cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(mask, outline, -1, 255, -1)
+    img[..., 3] = mask
+    return Texture(img)
+
+
 def _shade(img: np.ndarray, seed: int, grain: float = 0.12) -> np.ndarray:
     """Multiply the colours by noise and a light from the upper left."""
     h, w = img.shape[:2]
@@ -315,7 +325,7 @@ def sign(kind: int) -> Texture:
     else:
         cv2.circle(img, *circle, blue, -1, _LINE)
         cv2.arrowedLine(img, (48, 80), (48, 16), white, 9, _LINE, 0, 0.35)
-    return Texture(img)
+    return _filled(img)
 
 
 @lru_cache(maxsize=8)

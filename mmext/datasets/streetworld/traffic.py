@@ -94,7 +94,7 @@ class Traffic:
             self._on_wheels(b, lat, s, u, MOTORCYCLE, forward)
             return
         if pick < 0.3:
-            kind = 'truck' if pick < 0.2 else 'bus'
+            kind = 'truck' if pick < 0.22 else 'bus'
             faces, far, length, label = vehicles.large(kind, int(u[3] * 8))
             wide = 2.5
         else:
