@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What every test needs: data folders, a clean mmengine, working hosts."""
+import functools
 import importlib
 import os
 import sys
@@ -11,6 +12,7 @@ from types import ModuleType
 # tiny models gain nothing from more than one. Set before torch is imported.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import mmengine.runner.runner  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -72,6 +74,9 @@ def _cure_torchvision() -> None:
         _LIBRARIES.append(library)
 
 
+# Each Runner logs the compilers and libraries, a second of subprocesses.
+mmengine.runner.runner.collect_env = functools.cache(
+    mmengine.runner.runner.collect_env)
 _install_mmcv_ext_stub()
 _cure_torchvision()
 

@@ -14,11 +14,13 @@ from .io import CheckpointError, safe_load
 def find_resumable(work_dir: str) -> Optional[str]:
     """The newest checkpoint of a work directory that can be resumed.
 
-    First comes the one that ``last_checkpoint`` names (or the file of that
-    name in ``work_dir``, if the directory was moved), then every other
-    ``*.pth`` beside it, highest epoch or iteration first. A file is taken if
-    it loads safely and holds what ``Runner.resume`` needs; each one that is
-    passed over is logged with the reason.
+    First come checkpoints that were written after the one that
+    ``last_checkpoint`` names and are of a later step (a kill can fall between
+    the two writes), then that one (or the file of its name in ``work_dir``,
+    if the directory was moved), then every other ``*.pth`` beside it, latest
+    step first. A file is taken if it loads safely and holds what
+    ``Runner.resume`` needs; each one that is passed over is logged with the
+    reason.
 
     Args:
         work_dir (str): The work directory of the interrupted run.
@@ -44,9 +46,10 @@ def _candidates(work_dir: Path) -> List[Path]:
     first: List[Path] = []
     note = work_dir / 'last_checkpoint'
     if note.is_file():
-        named = note.read_text().strip()
-        if named:
-            first = [Path(named), work_dir / Path(named).name]
+        text = note.read_text().strip()
+        if text:
+            first = [Path(text), work_dir / Path(text).name]
+    named = [path for path in first if path.is_file()]
     folders = {work_dir, *(path.parent for path in first)}
     # Best checkpoints are saved without the optimizer.
     others = [
@@ -54,9 +57,13 @@ def _candidates(work_dir: Path) -> List[Path]:
         if not path.name.startswith('best_')
     ]
     others.sort(key=_age, reverse=True)
-    order = dict.fromkeys(
-        Path(os.path.abspath(path)) for path in [*first, *others])
-    return [path for path in order if path.is_file()]
+    later = [
+        path for path in others
+        if named and all(a > b for a, b in zip(_age(path), _age(named[0])))
+    ]
+    return list(
+        dict.fromkeys(
+            Path(os.path.abspath(path)) for path in [*later, *named, *others]))
 
 
 def _age(path: Path) -> tuple:

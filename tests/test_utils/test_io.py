@@ -1,7 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 import json
 import os
-import pickle
 import signal
 import subprocess
 import sys
@@ -132,16 +131,12 @@ def test_truncated_file_is_named(tmp_path, size):
         safe_load(path)
 
 
-@pytest.mark.parametrize(
-    'content',
-    [b'hello world', pickle.dumps(dict(a=1)), b'PK\3\4'])
+@pytest.mark.parametrize('content', [b'hello world', b'PK\3\4'])
 def test_foreign_file_is_named(tmp_path, content):
     path = tmp_path / 'foreign.pth'
     path.write_bytes(content)
-    try:
-        assert safe_load(path) == dict(a=1)
-    except CheckpointError as error:
-        assert 'foreign.pth' in str(error)
+    with pytest.raises(CheckpointError, match='foreign.pth'):
+        safe_load(path)
 
 
 def test_missing_file_is_named(tmp_path):
