@@ -38,21 +38,24 @@ def label_histogram(pred: Tensor, label: Tensor, num_classes: int,
     Raises:
         ValueError: If a class lies outside 0 to C-1.
     """
+    pred, label = pred.long(), label.long()
     valid = label != ignore_index
-    pred, label = pred[valid].long(), label[valid].long()
     for name, values in (('predicted class', pred), ('label', label)):
-        if values.numel() and not (0 <= int(values.min())
-                                   and int(values.max()) < num_classes):
-            bad = values[(values < 0) | (values >= num_classes)].unique()
+        low, high = torch.where(valid, values, 0).aminmax()
+        if low < 0 or high >= num_classes:
+            outside = valid & ((values < 0) | (values >= num_classes))
             raise ValueError(
                 f'expected every {name} to be in 0..{num_classes - 1}'
                 f' (or {ignore_index} where a label is to be ignored), but '
-                f'got {bad[:5].tolist()}. Labels must hold training ids '
-                '(labelTrainIds), and the model as many classes as the data '
-                'set.')
+                f'got {values[outside].unique()[:5].tolist()}. Labels must '
+                'hold training ids (labelTrainIds), and the model as many '
+                'classes as the data set.')
+    # One bin for each pair of classes, and a last one for ignored pixels.
+    bins = num_classes**2
+    pairs = torch.where(valid, label * num_classes + pred, bins)
     joint = torch.bincount(
-        label * num_classes + pred,
-        minlength=num_classes**2).reshape(num_classes, num_classes).cpu()
+        pairs.flatten(),
+        minlength=bins + 1)[:bins].cpu().reshape(num_classes, num_classes)
     intersect, label_area, pred_area = joint.diag(), joint.sum(1), joint.sum(0)
     return torch.stack(
         [intersect, pred_area + label_area - intersect, pred_area, label_area])

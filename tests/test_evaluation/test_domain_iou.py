@@ -75,6 +75,19 @@ def test_property_35_equals_a_direct_count():
     assert not any('forgetting' in key for key in result)
 
 
+def test_equals_the_metric_of_mmseg():
+    IoUMetric = pytest.importorskip('mmseg.evaluation').IoUMetric
+    ours, theirs = metric(), IoUMetric()
+    theirs.dataset_meta = ours.dataset_meta
+    frames = [sample(p, t) for p, t in random_frames(4, 2, size=(33, 40))]
+    ours.process(None, frames)
+    theirs.process(None, frames)
+    expected = theirs.evaluate(4)
+    result = ours.evaluate(4)
+    for name in ('mIoU', 'mAcc', 'aAcc'):
+        assert round(result[f'r1/all/{name}'], 2) == expected[name]
+
+
 def test_absent_classes_are_ignored_in_the_mean():
     """Property 35, second half."""
     m = metric()
