@@ -4,6 +4,7 @@ import functools
 import importlib
 import os
 import sys
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -45,6 +46,7 @@ def _install_mmcv_ext_stub() -> None:
     if stack() == 'openmmlab' and find_spec('mmcv._ext') is None:
         stub = _MmcvExtStub('mmcv._ext')
         stub.__file__ = __file__
+        stub.__spec__ = ModuleSpec('mmcv._ext', None)
         sys.modules['mmcv._ext'] = stub
 
 

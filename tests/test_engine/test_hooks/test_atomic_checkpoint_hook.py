@@ -94,6 +94,7 @@ def test_best_checkpoint_is_replaced_in_the_same_order(tmp_path, type_):
 _ENDLESS = '''
 import sys
 import torch
+import tests.conftest  # Makes the hosts importable.
 from tests.test_engine.tiny_training import DropoutModel, build
 model = DropoutModel()
 model.register_buffer('ballast', torch.zeros(300000))

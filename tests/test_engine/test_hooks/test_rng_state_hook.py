@@ -159,6 +159,7 @@ def test_inexact_resume_is_said(tmp_path, change, message):
 _TWO_RANKS = '''
 import sys
 import torch
+import tests.conftest  # Makes the hosts importable.
 from mmext.compat import patch_cpu_distributed
 patch_cpu_distributed()
 from mmengine.dist import get_rank
