@@ -9,8 +9,8 @@ pytest.importorskip('mmseg')
 
 from mmext.models.prompts.functional import sparse_map  # noqa: E402
 from ...toy_models import build_toy  # noqa: E402
-from .common import (ORI, REFERENCE, make_frame, same,  # noqa: E402
-                     snapshot, start, svdp)
+from .common import (ORI, REFERENCE, make_frame, same, snapshot,  # noqa: E402
+                     start, svdp)
 
 PATCH = 'visual_prompt.patch'
 

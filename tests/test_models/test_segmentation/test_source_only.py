@@ -1,0 +1,107 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Baselines that learn nothing."""
+import pytest
+import torch
+import torch.nn as nn
+
+pytest.importorskip('mmseg')
+
+from mmext.models.segmentation import BNStats, SourceOnly  # noqa: E402
+from mmext.models.segmentation.source_only import \
+    batch_statistics  # noqa: E402
+from ...toy_models import build_toy  # noqa: E402
+from .common import (ORI, REFERENCE, make_frame, same, snapshot,  # noqa: E402
+                     start)
+
+
+@pytest.mark.parametrize('method', [
+    SourceOnly(reference_view=REFERENCE),
+    SourceOnly(multi_view=True, reference_view=REFERENCE),
+    BNStats(reference_view=REFERENCE)
+])
+def test_nothing_changes(method):
+    """Property 32: parameters and buffers stay; frames do not interact."""
+    model = build_toy()
+    start(method, model)
+    before = snapshot(model)
+    first = method.step(make_frame(0), None).labels
+    method.step(make_frame(1), None)
+    assert torch.equal(method.step(make_frame(0), None).labels, first)
+    assert same(before, snapshot(model))
+    assert not any(m.training for m in model.modules())
+    assert all(m.track_running_stats for m in model.modules()
+               if isinstance(m, nn.BatchNorm2d))
+
+
+def test_source_is_the_hosts_prediction():
+    """Property 32: single view: what mmseg's own ``predict`` returns."""
+    from mmseg.structures import SegDataSample
+    model = build_toy()
+    method = SourceOnly(reference_view=REFERENCE)
+    start(method, model)
+    frame = make_frame()
+    view = frame.views[REFERENCE]
+    sample = SegDataSample(metainfo=dict(view.meta))
+    with torch.no_grad():
+        out = model.predict(view.x, [sample])[0]
+    assert torch.equal(out.pred_sem_seg.data[0],
+                       method.step(frame, None).labels)
+
+
+def test_multi_view_is_the_mean_of_probabilities():
+    """Property 17: the mean of un-mirrored softmax maps."""
+    model = build_toy()
+    method = SourceOnly(multi_view=True, reference_view=REFERENCE)
+    start(method, model)
+    frame = make_frame()
+    total = torch.zeros(5, *ORI)
+    with torch.no_grad():
+        for view in frame.views:
+            logits = model.encode_decode(view.x, [dict(view.meta)])
+            probs = nn.functional.interpolate(
+                logits, ORI, mode='bilinear').softmax(1)[0]
+            total += probs.flip(-1) if view.flip_dims else probs
+    labels = method.step(frame, None).labels
+    assert (labels != total.argmax(0)).float().mean() < 1e-3
+
+
+def test_batch_statistics():
+    """BN-stats normalises by the image itself."""
+    norm = nn.BatchNorm2d(4).eval()
+    norm.running_mean.fill_(3.)
+    x = torch.randn(1, 4, 6, 7) * 5 + 2
+    with batch_statistics(norm) as layers:
+        out = norm(x)
+    assert layers == 1
+    assert out.mean((0, 2, 3)).abs().max() < 1e-5
+    assert (out.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
+    assert (norm.running_mean == 3).all() and not norm.training
+    assert int(norm.num_batches_tracked) == 0
+
+
+def test_batch_statistics_of_a_single_value():
+    """A pooled 1x1 map keeps the stored statistics."""
+    norm = nn.BatchNorm2d(4).eval()
+    x = torch.randn(1, 4, 1, 1)
+    with batch_statistics(norm):
+        assert torch.equal(norm(x), nn.BatchNorm2d(4).eval()(x))
+
+
+def test_bn_stats_needs_batch_norm():
+    """A model without batch norm is told so."""
+    model = build_toy()
+    model.backbone.bn1 = nn.Identity()
+    method = BNStats(reference_view=REFERENCE)
+    start(method, model)
+    with pytest.raises(ValueError, match='batch-norm'):
+        method.step(make_frame(), None)
+
+
+def test_names():
+    """Names in reports tell the variants apart."""
+    names = {
+        SourceOnly().name,
+        SourceOnly(multi_view=True).name,
+        BNStats().name
+    }
+    assert len(names) == 3 and 'SourceOnly' in names
