@@ -5,6 +5,8 @@
 module. A config that passes parses, names only things that exist, passes
 only arguments that they accept, and builds.
 """
+import logging
+from contextlib import contextmanager
 from difflib import get_close_matches
 from inspect import signature
 from typing import Any, Iterator, List, NamedTuple, Optional, Set, Tuple
@@ -87,13 +89,25 @@ def check_config(cfg: Any,
         types = list(_type_findings(tree))
         findings += types
         findings += _key_findings(tree)
-        if build and not any(f.level == 'error' for f in findings):
-            findings += [Finding(*f) for f in build_findings(tree)]
-        if not any(f.level == 'error' for f in types):
-            level = 'warning' if allow_missing_paths else 'error'
-            findings += [Finding(level, *f) for f in path_findings(tree)]
+        with _quiet():
+            if build and not any(f.level == 'error' for f in findings):
+                findings += [Finding(*f) for f in build_findings(tree)]
+            if not any(f.level == 'error' for f in types):
+                level = 'warning' if allow_missing_paths else 'error'
+                findings += [Finding(level, *f) for f in path_findings(tree)]
     unique = dict.fromkeys(findings)
     return sorted(unique, key=lambda f: f.level != 'error')
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the logs of what is built from burying the findings."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def _type_findings(tree: dict) -> Iterator[Finding]:

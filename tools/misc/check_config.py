@@ -2,6 +2,7 @@
 """Check configs without running them."""
 import argparse
 import sys
+from contextlib import redirect_stdout
 
 from mmext.utils.config_check import check_config
 from mmext.utils.config_io import CfgOptions, load_config, merge_options
@@ -52,8 +53,9 @@ def main(argv=None) -> int:
         except UserError as error:
             lines, errors = [f'error: config: {error}'], 1
         else:
-            findings = check_config(cfg, args.allow_missing_paths,
-                                    not args.no_build)
+            with redirect_stdout(sys.stderr):  # what hosts print
+                findings = check_config(cfg, args.allow_missing_paths,
+                                        not args.no_build)
             lines = [str(finding) for finding in findings]
             errors = sum(f.level == 'error' for f in findings)
         failed |= errors > 0
