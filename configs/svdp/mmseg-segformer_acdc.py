@@ -1,7 +1,7 @@
 # SVDP on a config of mmseg itself: a host base, and the lines that make the
 # model adapt instead of train. The same lines work on any mmseg config of
-# yours. On some versions the ``mmseg::`` base needs ``import mmext``, which our
-# tools do.
+# yours. The ``mmseg::`` base needs ``import mmext`` on some versions, which
+# our tools do.
 _base_ = 'mmseg::segformer/segformer_mit-b0_8xb1-160k_cityscapes-1024x1024.py'
 
 # the frames to adapt to; the base's own views (ratio-major, 12 of them)
