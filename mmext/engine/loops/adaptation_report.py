@@ -111,6 +111,7 @@ def write_report(loop: Any, metrics: Dict[str, float]) -> None:
         rounds=loop.stream.rounds,
         frames=len(loop.stream),
         reset=loop.reset,
+        autocast=loop.autocast,
         oracle=oracle_switches(loop),
         report=nested,
         metrics=metrics,

@@ -48,6 +48,11 @@ class TestTimeAdaptLoop(BaseLoop):
             Defaults to ``'never'``.
         evaluator (dict | list): Metric config(s).
             Defaults to ``dict(type='mmext.DomainIoUMetric')``.
+        autocast (str, optional): Let the networks compute in
+            ``'bfloat16'`` or ``'float16'``; weights, optimizer, EMA,
+            uncertainty, softmax and loss stay in single precision. Float16
+            needs an ``AmpOptimWrapper``, whose scaler keeps small gradients.
+            Defaults to None.
         save_predictions (bool): Write every label map as a PNG below
             ``work_dir/predictions``. Defaults to False.
         source_ignore (Sequence[str]): Regular expressions of checkpoint keys
@@ -74,14 +79,19 @@ class TestTimeAdaptLoop(BaseLoop):
                  method: dict,
                  reset: str = 'never',
                  evaluator: Union[dict, Sequence[dict], None] = None,
+                 autocast: Optional[str] = None,
                  save_predictions: bool = False,
                  source_ignore: Sequence[str] = ('^auxiliary_head', ),
                  allow_random_source: bool = False) -> None:
         if reset not in ('never', 'domain', 'round'):
             raise ValueError("train_cfg.reset is 'never', 'domain' or "
                              f"'round', but got {reset!r}.")
+        if autocast not in (None, 'bfloat16', 'float16'):
+            raise ValueError("train_cfg.autocast is None, 'bfloat16' or "
+                             f"'float16', but got {autocast!r}.")
         super().__init__(runner, stream_dataloader(dataloader))
         self.reset = reset
+        self.autocast = autocast
         self.source_ignore = tuple(source_ignore)
         self.save_predictions = save_predictions
         self.allow_random_source = allow_random_source
@@ -95,6 +105,7 @@ class TestTimeAdaptLoop(BaseLoop):
         self.visits = StreamStatistics()
         self.source_digest = ''
         self._iter = 0
+        self._done = 0
         self._epoch = 0
         self.stop_training = False
         self.method = TASK_UTILS.build(method)
@@ -177,7 +188,8 @@ class TestTimeAdaptLoop(BaseLoop):
 
         started = time.perf_counter()
         frame = self.Frame.from_batch(batch, self.model.data_preprocessor)
-        result = self.method.step(frame, self.runner.optim_wrapper)
+        with self._precision(frame):
+            result = self.method.step(frame, self.runner.optim_wrapper)
         seconds = time.perf_counter() - started
 
         sample = frame.samples[0].clone()
@@ -194,6 +206,8 @@ class TestTimeAdaptLoop(BaseLoop):
                 level=logging.WARNING)
         if self.save_predictions:
             self._save_prediction(sample, visit)
+        # Hooks may save now, before the Runner's counter moves on.
+        self._done = position + 1
         self.runner.call_hook(
             'after_train_iter',
             batch_idx=position,
@@ -269,6 +283,12 @@ class TestTimeAdaptLoop(BaseLoop):
         elif self.method.reset_optimizer == 'domain':
             self.method.reset_optimizer_state(self.runner.optim_wrapper)
 
+    def _precision(self, frame: Any) -> torch.autocast:
+        return torch.autocast(
+            frame.views[0].x.device.type,
+            dtype=getattr(torch, self.autocast or 'bfloat16'),
+            enabled=self.autocast is not None)
+
     def _is_last_of_visit(self, position: int, visit: Any) -> bool:
         indices = self.sampler.indices
         return position + 1 == len(indices) or self.stream.visit_at(
@@ -301,8 +321,7 @@ class TestTimeAdaptLoop(BaseLoop):
     def state_dict(self) -> dict:
         """Position, generators, counts: all that a resume needs."""
         return dict(
-            # A checkpoint is written after the frame, before it is counted.
-            position=self._iter + 1,
+            position=self._done,
             frames=len(self.stream),
             world_size=get_world_size(),
             method=self.method.name,
@@ -328,7 +347,7 @@ class TestTimeAdaptLoop(BaseLoop):
                 'An adaptation run of several processes cannot be resumed: '
                 'each process adapts a model of its own and only the first '
                 'is saved. Start again without --resume.')
-        self._iter = state['position']
+        self._iter = self._done = state['position']
         self.method.load_state_dict(state['method_state'])
         self.visits.load_state_dict(state['statistics'])
         for metric, saved in zip(self.evaluator.metrics, state['metrics']):

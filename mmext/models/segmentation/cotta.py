@@ -93,7 +93,7 @@ class CoTTA(BaseAdaptation):
         with torch.enable_grad(), optim_wrapper.optim_context(self.model):
             logits = student_logits(self.model, view, view.x,
                                     frame.ori_shape)
-            loss = F.cross_entropy(logits.float(), labels[None])
+            loss = F.cross_entropy(logits, labels[None])
         skipped = self.update_student(loss, optim_wrapper)
         if not skipped:
             self.teacher.update(self.model)

@@ -46,8 +46,10 @@ def resize_logits(model: nn.Module, logits: Tensor, view: View,
                   size: Tuple[int, int]) -> Tensor:
     """Resize logits of a view to ``size``, without its padding.
 
-    One bilinear resize when the view has no padding (specification a.6).
+    One bilinear resize when the view has no padding (specification a.6), in
+    single precision whatever the network computed in.
     """
+    logits = logits.float()
     padded = tuple(view.x.shape[-2:])
     options = dict(mode='bilinear', align_corners=model.align_corners)
     if view.size != padded:
@@ -74,11 +76,11 @@ def view_probabilities(model: nn.Module, views: List[View], x: Tensor,
         Tensor: Probabilities of shape (N, C, H0, W0).
     """
     # Sliding-window inference writes into the metainfo: hand it copies.
-    logits = model.inference(x, [dict(view.meta) for view in views])
+    logits = model.inference(x, [dict(view.meta) for view in views]).float()
     logits = logits[..., :views[0].size[0], :views[0].size[1]]
     logits = F.interpolate(
         logits, size=size, mode='bilinear', align_corners=model.align_corners)
-    probs = logits.float().softmax(1)
+    probs = logits.softmax(1)
     return torch.stack([
         p.flip(v.flip_dims) if v.flip_dims else p
         for p, v in zip(probs, views)
@@ -143,7 +145,7 @@ def mc_probabilities(model: nn.Module, view: View, x: Tensor,
     last = heads[-1] if isinstance(heads, nn.ModuleList) else heads
     for logits in mc_dropout_passes(last, lambda: decode(model, feats),
                                     passes, p, rng):
-        yield resize_logits(model, logits, view, size).float().softmax(1)[0]
+        yield resize_logits(model, logits, view, size).softmax(1)[0]
 
 
 def student_logits(model: nn.Module, view: View, x: Tensor,

@@ -154,7 +154,7 @@ class SVDP(CoTTA):
         with torch.enable_grad(), optim_wrapper.optim_context(self.model):
             x = self.prompted(self.model, view, places, self.prompt_grad)
             logits = student_logits(self.model, view, x, size)
-            loss = F.cross_entropy(logits.float(), labels[None])
+            loss = F.cross_entropy(logits, labels[None])
         skipped = self.update_student(loss, optim_wrapper)
 
         alpha = prompt_decay(self.decay, mean_u,

@@ -80,11 +80,11 @@ class Tent(BaseAdaptation):
                 logits = F.interpolate(
                     logits, size=frame.ori_shape, mode='bilinear',
                     align_corners=self.model.align_corners)
-                loss = mean_entropy(logits.float())
+                loss = mean_entropy(logits)
             else:
                 logits = student_logits(self.model, view, view.x,
                                         frame.ori_shape)
-                loss = F.cross_entropy(logits.float(), labels[None])
+                loss = F.cross_entropy(logits, labels[None])
         skipped = self.update_student(loss, optim_wrapper)
         return StepResult(
             labels, dict(loss=float(loss.detach())), skipped=skipped)

@@ -89,7 +89,7 @@ class VDP(CoTTA):
             logits = student_logits(self.model, view,
                                     self._prompted(self.model, view),
                                     frame.ori_shape)
-            loss = F.cross_entropy(logits.float(), labels[None])
+            loss = F.cross_entropy(logits, labels[None])
         skipped = self.update_student(loss, optim_wrapper)
         if not skipped:
             self.teacher.update(self.model)
