@@ -202,7 +202,7 @@ def _fill(depth: np.ndarray, known: np.ndarray, sky: np.ndarray) -> None:
 def guided_filter(guide: np.ndarray,
                   value: np.ndarray,
                   radius: int = 8,
-                  eps: float = 1e-3) -> np.ndarray:
+                  eps: float = 5e-3) -> np.ndarray:
     """Smooth ``value`` along the edges of a grey ``guide``.
 
     He, Sun and Tang, "Guided image filtering", TPAMI 2013: in each window
@@ -212,7 +212,7 @@ def guided_filter(guide: np.ndarray,
         guide (ndarray): Grey image in [0, 1], ``(H, W)`` float32.
         value (ndarray): What to smooth, ``(H, W)`` float32.
         radius (int): Half the window's size, pixels. Defaults to 8.
-        eps (float): Ridge weight. Defaults to 1e-3.
+        eps (float): Ridge weight. Defaults to 5e-3.
 
     Returns:
         ndarray: Smoothed ``(H, W)`` float32.

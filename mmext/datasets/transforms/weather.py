@@ -49,7 +49,7 @@ class Scene:
     def soft(self, ids: Tuple[int, ...], radius: int = 4) -> np.ndarray:
         """Mask of these ids in [0, 1], soft along the image's edges."""
         mask = np.isin(self.labels, ids).astype(np.float32)
-        return np.clip(guided_filter(self.grey, mask, radius, 2e-3), 0, 1)
+        return np.clip(guided_filter(self.grey, mask, radius), 0, 1)
 
     def transmission(self, beta) -> np.ndarray:
         """exp(-beta * depth), smoothed along the image's edges."""
@@ -175,6 +175,9 @@ def _car_lamps(scene: Scene, glow: np.ndarray,
         white = cx > 0.52 * width
         colour = np.array([0.9, 0.97, 1.0] if white else [0.05, 0.05, 1.0])
         for side in (0.17, 0.83):
+            # where two cars look like one, a lamp would hang in the air
+            if not mask[int(y + 0.6 * h), int(x + side * w)]:
+                continue
             add_lamp(glow, x + side * w, y + 0.6 * h, max(1.0, 0.05 * w),
                      rng.uniform(0.7, 1.0) * (1.0 if white else 0.5), colour)
 
