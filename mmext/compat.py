@@ -173,14 +173,29 @@ def map_config_packages() -> None:
 
     mmengine looks a package up in a fixed table from module to distribution.
     Without this, ``mmext::`` is refused everywhere, and ``mmseg::`` fails on
-    OneDL, whose distribution is called ``onedl-mmsegmentation``.
+    OneDL, whose distribution is called ``onedl-mmsegmentation``. mmengine
+    also stamps the package's name as ``_scope_`` on what is inherited; our
+    configs keep the host's scope, so for ``mmext::`` it is left out, or the
+    host's types in them would not be found.
     """
+    from mmengine.config import Config
     from mmengine.config.utils import MODULE2PACKAGE
     for module in ('mmpretrain', 'mmseg'):
         if has(module) and _version(MODULE2PACKAGE.get(module, '')
                                     or module) is None:
             MODULE2PACKAGE[module] = module
     MODULE2PACKAGE['mmext'] = 'mmext'
+    original = Config._get_cfg_path
+    if hasattr(original, 'mmext'):
+        return
+
+    def _get_cfg_path(cfg_path: str,
+                      filename: str) -> Tuple[str, Optional[str]]:
+        path, scope = original(cfg_path, filename)
+        return path, None if scope == 'mmext' else scope
+
+    _get_cfg_path.mmext = True  # type: ignore[attr-defined]
+    Config._get_cfg_path = staticmethod(_get_cfg_path)
 
 
 def patch_package_lookup() -> None:

@@ -122,6 +122,17 @@ def test_host_configs_can_be_inherited(tmp_path, base):
     assert cfg.default_scope in ('mmseg', 'mmpretrain')
 
 
+def test_our_configs_can_be_inherited_and_keep_the_host_scope(tmp_path):
+    (tmp_path / 'a.py').write_text(
+        "_base_ = ['mmext::svdp/cityscapes_acdc.py']\n"
+        'work_dir = "elsewhere"\n')
+    cfg = Config.fromfile(tmp_path / 'a.py')
+    direct = Config.fromfile(ROOT / 'configs' / 'svdp' / 'cityscapes_acdc.py')
+    assert cfg.default_scope == direct.default_scope == 'mmseg'
+    assert cfg.model == direct.model
+    assert '_scope_' not in cfg.pretty_text
+
+
 def test_mmext_is_a_known_package():
     from mmengine.config.utils import MODULE2PACKAGE
     from mmengine.utils import get_installed_path, is_installed
