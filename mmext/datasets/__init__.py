@@ -10,4 +10,5 @@ import_rim(
         acdc='mmseg',
         camvid='mmseg',
         foggy_cityscapes='mmseg',
-        rainy_cityscapes='mmseg'))
+        rainy_cityscapes='mmseg',
+        streetworld_dataset='mmseg'))
