@@ -251,7 +251,9 @@ class _TorchWithSafeLoad(ModuleType):
 def _patch_checkpoint_module(module: ModuleType) -> None:
     if hasattr(module, 'mmext_safe'):
         return
+    from .utils.checkpoint_schemes import register_schemes
     from .utils.io import safe_load, safe_load_url
+    register_schemes(module)
 
     def load(f: Any, map_location: Any = None, **_: Any) -> Any:
         return _without_config_code(safe_load(f, map_location))
