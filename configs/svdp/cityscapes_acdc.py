@@ -23,6 +23,13 @@ train_cfg = dict(
 # source: NVIDIA's segformer.b5.1024x1024.city.160k.pth, converted with
 # tools/model_converters/nvidia_segformer_to_mmseg.py
 load_from = 'checkpoints/segformer_mit-b5_nvidia_cityscapes.pth'
+load_from_help = '''
+download segformer.b5.1024x1024.city.160k.pth, linked from
+github.com/NVlabs/SegFormer (non-commercial use), then run
+python tools/model_converters/nvidia_segformer_to_mmseg.py
+    segformer.b5.1024x1024.city.160k.pth
+    checkpoints/segformer_mit-b5_nvidia_cityscapes.pth
+'''
 
 # runtime: a checkpoint holds teacher, student and optimizer (1.4 GB)
 default_hooks = dict(

@@ -11,6 +11,7 @@ from mmengine.registry import DATASETS, TRANSFORMS
 from .config_signature import accepted_arguments
 from .config_types import resolve, typed_dicts
 
+_PACKAGE = Path(__file__).resolve().parents[1]
 # Keys of a dataset config under which it holds other datasets.
 _WRAPPED = ('dataset', 'datasets', 'domains')
 
@@ -48,24 +49,41 @@ def is_remote(path: str, backend_args: Optional[dict] = None) -> bool:
     return '://' in str(path) or backend not in ('local', 'disk')
 
 
+def checkpoint_place(path: str) -> str:
+    """Where a checkpoint has to lie: an absolute path, or a URL.
+
+    Args:
+        path (str): A URL, a path, or ``mmext://GROUP/NAME`` for weights that
+            ship with the package:
+            ``mmext/datasets/GROUP/weights/NAME.safetensors``.
+    """
+    path = str(path)
+    if path.startswith('mmext://'):
+        group, _, name = path[len('mmext://'):].partition('/')
+        return str(_PACKAGE / 'datasets' / group / 'weights' /
+                   f'{name}.safetensors')
+    return path if is_remote(path) else osp.abspath(osp.expanduser(path))
+
+
 def find_checkpoint(path: str) -> Optional[str]:
     """Find a checkpoint file.
 
     Args:
-        path (str): A URL, an absolute path, or a path relative to the
-            working directory or to the folder that holds the package, so
-            that weights which ship inside ``mmext/`` are found from
-            anywhere.
+        path (str): See :func:`checkpoint_place`. A relative path is looked
+            up in the working directory, then in the folder that holds the
+            package.
 
     Returns:
         str, optional: The path to load, or ``None`` if there is no such
         file.
     """
-    path = osp.expanduser(str(path))
-    if is_remote(path) or osp.isfile(path):
-        return path
-    shipped = Path(__file__).resolve().parents[2] / path
-    return str(shipped) if shipped.is_file() else None
+    place = checkpoint_place(path)
+    if is_remote(place):
+        return place
+    for candidate in (place, _PACKAGE.parent / osp.expanduser(str(path))):
+        if osp.isfile(candidate):
+            return str(candidate)
+    return None
 
 
 def missing_data(dataset: Any, leaf: dict) -> List[str]:
@@ -163,7 +181,8 @@ def path_findings(cfg: dict) -> List[Tuple[str, str]]:
                          for p in missing_data(dataset, leaf)]
     for path, checkpoint in checkpoints(cfg):
         if find_checkpoint(checkpoint) is None:
-            findings.append((path, f'{osp.abspath(checkpoint)} is missing'))
+            findings.append(
+                (path, f'{checkpoint_place(checkpoint)} is missing'))
     return findings
 
 

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mmext.compat import patch_cpu_distributed
 from .config_check import unknown_options
 from .config_io import CfgOptions, merge_options
-from .config_paths import find_checkpoint
+from .config_paths import checkpoint_place, find_checkpoint
 from .user_error import UserError
 
 # The default hooks that mmengine itself can leave out; it asserts that no
@@ -199,8 +199,8 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
         if found is None:
             raise UserError(
                 f'--resume {resume}: there is no such checkpoint. Looked '
-                f'for {osp.abspath(resume)}. Leave the path away to take the '
-                f'newest checkpoint of {cfg.work_dir}.')
+                f'for {checkpoint_place(resume)}. Leave the path away to '
+                f'take the newest checkpoint of {cfg.work_dir}.')
     cfg.resume = found is not None
     if found is None:
         start = cfg.get('load_from')

@@ -7,6 +7,7 @@ checkpoint, a part whose host toolbox is not installed or a misspelt
 ``mmext.X`` ends the command with one message and exit code 2.
 """
 import os.path as osp
+from dataclasses import replace
 from typing import Any, List, Optional, Sequence
 
 from mmengine.config import Config
@@ -14,8 +15,8 @@ from mmengine.registry import DATASETS
 
 from .config_check import group_findings
 from .config_io import read_model_index
-from .config_paths import (build_lazy, dataset_leaves, find_checkpoint,
-                           is_remote, missing_data)
+from .config_paths import (build_lazy, checkpoint_place, dataset_leaves,
+                           find_checkpoint, is_remote, missing_data)
 from .config_types import config_scope, resolve, typed_dicts
 from .dependency import has, missing_message
 from .user_error import UserError
@@ -38,18 +39,27 @@ def preflight(cfg: Config,
             Defaults to ``cfg.load_from``.
 
     Raises:
-        UserError: On the first group of problems; hosts come before types,
-            types before data, data before checkpoints.
+        UserError: On the first group of problems: the host, then the
+            structure, then types, then missing checkpoints and data.
     """
     check_host(cfg)
     problems = [f'{f.path}: {f.message}' for f in group_findings(cfg)]
     if problems:
         raise UserError('The config is incomplete:\n  ' +
                         '\n  '.join(problems))
+    missing = []
     with config_scope(cfg):
         check_types(cfg)
-        check_data(cfg, [f'{part}_dataloader' for part in _PARTS[command]])
-    check_checkpoint(cfg, checkpoint)
+        try:
+            check_data(cfg, [f'{part}_dataloader' for part in _PARTS[command]])
+        except UserError as error:
+            missing.append(str(error))
+    try:
+        check_checkpoint(cfg, checkpoint, offer_alternative=not missing)
+    except UserError as error:
+        missing.insert(0, str(error))
+    if missing:
+        raise UserError('\n'.join(missing))
 
 
 def check_host(cfg: Config) -> None:
@@ -115,6 +125,13 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
 def _data_help(leaf: dict) -> Any:
     from mmext.datasets.data_help import DataHelp
     help_ = getattr(DATASETS.get(str(leaf['type'])), 'data_help', None)
+    root = str(leaf.get('data_root') or '')
+    if help_ is not None and 'streetworld' in root.lower():
+        # the layout of the class, but nobody needs to register for it
+        return replace(
+            help_,
+            source='python tools/dataset_converters/streetworld.py --out '
+            f'{root}')
     if help_ is not None:
         return help_
     layout = [f'data_root = {leaf.get("data_root")!r}']
@@ -133,15 +150,19 @@ def _data_help(leaf: dict) -> Any:
         'train_dataloader.dataset.data_root=/path/to/it')
 
 
-def check_checkpoint(cfg: Config, checkpoint: Optional[str] = None) -> None:
+def check_checkpoint(cfg: Config,
+                     checkpoint: Optional[str] = None,
+                     offer_alternative: bool = True) -> None:
     """Raise if the checkpoint to load does not exist.
 
     Args:
         cfg (Config): The config; ``load_from`` gets the path that exists.
             A config may say in ``load_from_help`` how to obtain its
-            checkpoint.
+            checkpoint; the text has to name the file.
         checkpoint (str, optional): Checkpoint given on the command line.
             Defaults to ``cfg.load_from``.
+        offer_alternative (bool): End with the commands of the embedded
+            example. Defaults to True.
 
     Raises:
         UserError: What is missing, where it was looked for, how to get it.
@@ -155,19 +176,22 @@ def check_checkpoint(cfg: Config, checkpoint: Optional[str] = None) -> None:
         return
     from mmext.datasets.data_help import EMBEDDED_ALTERNATIVE
     lines = [f'The checkpoint {wanted!r} is missing.', '  Looked for:']
-    lines.append(f'    {osp.abspath(osp.expanduser(wanted))}')
+    lines.append(f'    {checkpoint_place(wanted)}')
     lines.append('  How to get it:')
     lines += [f'    {line}' for line in _checkpoint_help(cfg, checkpoint)]
-    lines.append('  Without it, the embedded data and weights run the same '
-                 'job:')
-    lines += [f'    {line}' for line in EMBEDDED_ALTERNATIVE.split('\n')]
+    if offer_alternative:
+        lines.append('  Without it, the embedded data and weights run the '
+                     'same job:')
+        lines += [f'    {line}' for line in EMBEDDED_ALTERNATIVE.split('\n')]
     raise UserError('\n'.join(lines))
 
 
 def _checkpoint_help(cfg: Config, checkpoint: Optional[str]) -> List[str]:
     lines = []
-    if cfg.get('load_from_help'):
-        lines += str(cfg.load_from_help).strip('\n').split('\n')
+    help_ = str(cfg.get('load_from_help') or '').strip('\n')
+    # a config that replaces load_from inherits the help of another file
+    if help_ and osp.basename(str(cfg.get('load_from'))) in help_:
+        lines += help_.split('\n')
     config = str(cfg.filename or '')
     for model in read_model_index().values():
         weights = model.get('Weights')
