@@ -1,7 +1,9 @@
 # Copyright (c) mmext contributors. All rights reserved.
+import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from mmext.utils.rng import get_rng_state, set_rng_state
 from tests.test_engine.tiny_training import build
 
 pytestmark = pytest.mark.stack_subset
+ROOT = Path(__file__).resolve().parents[3]
 
 WORKERS = dict(num_workers=2)
 PERSISTENT = dict(num_workers=2, persistent_workers=True)
@@ -189,7 +192,8 @@ def test_each_rank_gets_its_own_states_back(tmp_path):
             str(tmp_path / name), resume
         ],
                        check=True,
-                       timeout=200)
+                       timeout=200,
+                       env=dict(os.environ, PYTHONPATH=str(ROOT)))
     draws = []
     for rank in range(2):
         whole, resumed = (
