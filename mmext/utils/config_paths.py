@@ -74,12 +74,14 @@ def find_checkpoint(path: str) -> Optional[str]:
             package.
 
     Returns:
-        str, optional: The path to load, or ``None`` if there is no such
-        file.
+        str, optional: What to load, or ``None`` if there is no such file.
+        A ``mmext://`` name stays one, for mmengine's loader knows it.
     """
     place = checkpoint_place(path)
     if is_remote(place):
         return place
+    if is_remote(path):
+        return str(path) if osp.isfile(place) else None
     for candidate in (place, _PACKAGE.parent / osp.expanduser(str(path))):
         if osp.isfile(candidate):
             return str(candidate)

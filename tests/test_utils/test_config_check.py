@@ -1,0 +1,175 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Findings of the config check, one mistake at a time."""
+import copy
+
+import pytest
+
+from mmext.utils.config_check import check_config
+from mmext.utils.config_signature import accepted_arguments
+from mmext.utils.config_types import typed_dicts
+
+pytest.importorskip('mmseg')
+
+SOUND = dict(
+    default_scope='mmseg',
+    model=dict(
+        type='EncoderDecoder',
+        data_preprocessor=dict(type='SegDataPreProcessor'),
+        backbone=dict(
+            type='MixVisionTransformer',
+            embed_dims=8,
+            num_stages=1,
+            num_layers=[1],
+            num_heads=[1],
+            patch_sizes=[7],
+            strides=[4],
+            sr_ratios=[1],
+            out_indices=(0, )),
+        decode_head=dict(
+            type='FCNHead',
+            in_channels=8,
+            in_index=0,
+            channels=4,
+            num_convs=1,
+            num_classes=3,
+            norm_cfg=dict(type='BN'),
+            sampler=dict(type='OHEMPixelSampler', thresh=0.7),
+            loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0)),
+        test_cfg=dict(mode='whole')),
+    train_dataloader=dict(
+        batch_size=1,
+        sampler=dict(type='DefaultSampler', shuffle=True),
+        dataset=dict(
+            type='RepeatDataset',
+            times=2,
+            dataset=dict(
+                type='CityscapesDataset',
+                data_root='nowhere',
+                pipeline=[
+                    dict(type='LoadImageFromFile'),
+                    dict(type='PackSegInputs')
+                ]))),
+    train_cfg=dict(by_epoch=False, max_iters=2),
+    optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.1)),
+    param_scheduler=dict(type='PolyLR', power=0.9, by_epoch=False),
+    default_hooks=dict(visualization=dict(type='SegVisualizationHook')),
+    custom_hooks=[dict(type='EMAHook', momentum=0.1)])
+
+
+def findings(**changes):
+    cfg = copy.deepcopy(SOUND)
+    for path, value in changes.items():
+        node = cfg
+        *way, last = path.split('__')
+        for key in way:
+            node = node[int(key) if isinstance(node, list) else key]
+        node[last] = value
+    from mmengine.config import Config
+    return check_config(Config(cfg), allow_missing_paths=True)
+
+
+def errors(**changes):
+    return [str(f) for f in findings(**changes) if f.level == 'error']
+
+
+def test_a_sound_config_has_only_its_missing_path():
+    found = findings()
+    assert [f.level for f in found] == ['warning'], found
+    assert 'nowhere' in found[0].message
+
+
+PIPELINE = 'train_dataloader__dataset__dataset__pipeline'
+
+
+@pytest.mark.parametrize('changes, parts', [
+    (dict(model__backbone__typ='x'), ['MixVisionTransformer', "'typ'"]),
+    (dict(model__decode_head__loss_decode__type='CrossEntropyLos'),
+     ['model.decode_head.loss_decode', 'not a registered']),
+    (dict(model__decode_head__sampler__type='IoUMetric'), ['does not build']),
+    (dict(custom_hooks=[dict(type='Resize', scale=(1, 1))]),
+     ['custom_hooks[0]', 'a transform, where a hook is expected']),
+    ({
+        PIPELINE: [dict(type='Resize', scales=(1, 1))]
+    }, ["'scales'", "Did you mean 'scale'"]),
+    ({
+        PIPELINE: [dict(type='RandomFlip', prob=7)]
+    }, ['does not build']),
+    (dict(optim_wrapper__optimizer__lrr=1), ['SGD', "'lrr'"]),
+    (dict(param_scheduler__powr=1), ['PolyLR', "'powr'"]),
+    (dict(train_cfg=dict(max_iters=2)), ['train_cfg', 'by_epoch']),
+    (dict(train_cfg=dict(type='mmext.NoSuchLoop')), ['NoSuchLoop']),
+    (dict(optim_wrapper=None), ['optim_wrapper', 'together']),
+    (dict(model__backbone__type='mmnothing.Net'),
+     ["needs the package 'mmnothing'"]),
+    (dict(model__decode_head__in_channels='many'), ['model: does not build']),
+])
+def test_one_mistake_is_one_line(changes, parts):
+    lines = errors(**changes)
+    assert len(lines) == 1, lines
+    for part in parts:
+        assert part in lines[0]
+    assert '\n' not in lines[0]
+
+
+def test_keys_that_nobody_reads_are_warnings():
+    found = [
+        str(f) for f in findings(
+            defalt_hooks=dict(a=1),
+            train_pipeline=[dict(type='Resize', scale=(7, 7))],
+            data_root='nowhere')
+    ]
+    assert any("'default_hooks'" in line for line in found)
+    assert any('train_pipeline' in line and 'set again' in line
+               for line in found)
+    # a variable whose value is in use
+    assert not any(line.startswith('warning: data_root') for line in found)
+    assert not any(line.startswith('error') for line in found)
+
+
+def test_scope_of_a_nested_dict_is_inherited():
+    model = dict(type='A', _scope_='x', b=dict(type='B', c=[dict(type='C')]))
+    items = list(typed_dicts(dict(model=model)))
+    assert [(i.path, i.scope) for i in items] == [('model', 'x'),
+                                                  ('model.b', 'x'),
+                                                  ('model.b.c[0]', 'x')]
+
+
+class Base:
+
+    def __init__(self, a, b=1):
+        pass
+
+
+class Child(Base):
+
+    def __init__(self, c=1, **kwargs):
+        super().__init__(b=c, **kwargs)
+
+
+class Reader(Base):
+
+    def __init__(self, **kwargs):
+        self.x = kwargs.pop('x', None)
+        super().__init__(**kwargs)
+
+
+class Elsewhere(Base):
+
+    def __init__(self, **kwargs):
+        self.options = kwargs
+
+
+class Swallow(Base):
+
+    def __init__(self, a=1, **kwargs):
+        super().__init__(a)
+
+
+def test_keywords_are_followed_up_the_classes():
+    assert accepted_arguments(Child).names == {'a', 'c'}  # b is given
+    assert accepted_arguments(Reader).names == {'x', 'a', 'b'}
+    assert accepted_arguments(Elsewhere).names is None
+    swallow = accepted_arguments(Swallow)
+    assert swallow.names == {'a'} and swallow.swallowed
+    assert accepted_arguments(Base).required == {'a'}
+    assert accepted_arguments(lambda u, v=1: 0).names == {'u', 'v'}

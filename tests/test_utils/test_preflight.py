@@ -1,0 +1,171 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""What is found missing before a run, and where it is looked for."""
+import os
+
+import pytest
+from mmengine.config import Config
+
+from mmext.utils import config_paths
+from mmext.utils.config_io import load_config, merge_options, package_root
+from mmext.utils.config_paths import (checkpoints, dataset_leaves,
+                                      find_checkpoint, missing_data)
+from mmext.utils.launch import finish_config, set_pipeline
+from mmext.utils.preflight import check_checkpoint, check_data
+from mmext.utils.user_error import UserError, run_tool
+
+
+def test_leaves_are_found_through_every_wrapper():
+    leaf = dict(type='A', data_root='a')
+    nested = dict(
+        type='mmext.DomainSequence',
+        domains=dict(
+            fog=leaf,
+            night=dict(
+                type='RepeatDataset',
+                dataset=dict(type='ConcatDataset', datasets=[leaf, leaf]))))
+    assert [path for path, _ in dataset_leaves(nested, 'd')] == [
+        'd.domains.fog', 'd.domains.night.dataset.datasets[0]',
+        'd.domains.night.dataset.datasets[1]'
+    ]
+    assert set_pipeline(nested, ['x']) == 0  # there is none to replace
+    leaf['pipeline'] = ['old']
+    assert set_pipeline(nested, ['new']) == 3
+    assert leaf['pipeline'] == ['new']
+
+
+def test_missing_data_names_absolute_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    leaf = dict(
+        type='X',
+        data_root='d',
+        data_prefix=dict(img='i', seg='s'),
+        ann_file='list.txt')
+    os.makedirs('d/i')
+    os.makedirs('d/s')
+    (tmp_path / 'd' / 's' / '0.png').touch()
+    # one folder is empty, one file is missing
+    assert missing_data(None, leaf) == [
+        str(tmp_path / 'd' / 'i'),
+        str(tmp_path / 'd' / 'list.txt')
+    ]
+    assert missing_data(None, dict(leaf, download=True)) == []
+    remote = dict(leaf, backend_args=dict(backend='petrel'))
+    assert missing_data(None, remote) == []
+
+
+@pytest.mark.stack_subset
+def test_every_missing_data_set_is_told_with_its_help(tmp_path):
+    pytest.importorskip('mmseg')
+    domains = {
+        'fog':
+        dict(
+            type='mmext.ACDCDataset',
+            data_root=str(tmp_path / 'acdc'),
+            data_prefix=dict(img_path='rgb_anon/fog/train'),
+            pipeline=[])
+    }
+    loader = dict(dataset=dict(type='mmext.DomainSequence', domains=domains))
+    cfg = Config(dict(default_scope='mmseg', train_dataloader=loader))
+    with pytest.raises(UserError) as caught:
+        check_data(cfg, ['train_dataloader', 'val_dataloader'])
+    text = str(caught.value)
+    assert str(tmp_path / 'acdc' / 'rgb_anon' / 'fog' / 'train') in text
+    for part in ('Expected layout', 'How to get it', 'acdc.vision',
+                 'configs/svdp/streetworld.py'):
+        assert part in text
+    check_data(cfg, ['val_dataloader'])  # not used, not missed
+
+
+def test_checkpoints_are_found_beside_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_checkpoint('https://host/a.pth') == 'https://host/a.pth'
+    assert find_checkpoint('a.pth') is None
+    (tmp_path / 'a.pth').touch()
+    assert find_checkpoint('a.pth') == str(tmp_path / 'a.pth')
+    # shipped files: by path from any working directory, and by name
+    package = tmp_path / 'site' / 'mmext'
+    weights = package / 'datasets' / 'town' / 'weights'
+    weights.mkdir(parents=True)
+    (weights / 'net.safetensors').touch()
+    monkeypatch.setattr(config_paths, '_PACKAGE', package)
+    relative = 'mmext/datasets/town/weights/net.safetensors'
+    assert find_checkpoint(relative) == str(weights / 'net.safetensors')
+    assert find_checkpoint('mmext://town/net') == 'mmext://town/net'
+    assert find_checkpoint('mmext://town/other') is None
+
+
+def test_checkpoint_help_of_the_config_is_used_for_its_own_file():
+    cfg = Config(
+        dict(load_from='no/source.pth', load_from_help='make source.pth so'))
+    with pytest.raises(UserError, match='make source.pth so'):
+        check_checkpoint(cfg)
+    cfg.load_from = 'no/other.pth'  # the help is inherited, but not for this
+    with pytest.raises(UserError) as caught:
+        check_checkpoint(cfg)
+    assert 'make source.pth so' not in str(caught.value)
+    assert os.path.abspath('no/other.pth') in str(caught.value)
+
+
+def test_checkpoints_of_a_config_are_listed():
+    cfg = dict(
+        load_from='a.pth',
+        model=dict(
+            backbone=dict(
+                init_cfg=[dict(type='Pretrained', checkpoint='b.pth')])),
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook')))
+    assert list(checkpoints(cfg)) == [('load_from', 'a.pth'),
+                                      ('model.backbone.init_cfg[0].checkpoint',
+                                       'b.pth')]
+
+
+def test_a_shipped_config_is_found_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    cfg = load_config('configs/_base_/mmseg_runtime.py')
+    assert cfg.default_scope == 'mmseg'
+    assert cfg.filename.startswith(str(package_root()))
+    with pytest.raises(UserError, match='mmseg_runtime.py'):  # the nearest
+        load_config('configs/_base_/mmseg_runtme.py')
+
+
+def test_options_that_fit_and_do_not_fit():
+    cfg = Config(dict(a=dict(b=[dict(c=1)]), default_hooks=dict()))
+    assert merge_options(cfg, {
+        'a.b.0.c': 5,
+        'defalt_hooks.x': 1
+    }) == ['defalt_hooks.x']
+    assert cfg.a.b[0].c == 5
+    with pytest.raises(UserError, match='does not fit'):
+        merge_options(cfg, {'a.b.7.c': 5})
+
+
+def test_finish_config_mends_what_torch_and_mmengine_refuse():
+    from argparse import Namespace
+    cfg = Config(
+        dict(
+            model=dict(norm_cfg=dict(type='SyncBN')),
+            default_hooks=dict(rng_state=None, timer=None),
+            test_evaluator=dict(type='X'),
+            train_dataloader=dict(
+                num_workers=0, persistent_workers=True, prefetch_factor=2)))
+    finish_config(cfg, Namespace(cfg_options=None, launcher='none'))
+    assert cfg.train_dataloader.to_dict() == dict(
+        num_workers=0, persistent_workers=False)
+    assert cfg.default_hooks.to_dict() == dict(timer=None)
+    assert cfg.test_cfg.type == 'TestLoop'
+    assert cfg.model.norm_cfg.type == 'SyncBN'  # mmengine reverts it itself
+
+
+def test_run_tool_prints_once_and_sets_the_exit_code(capsys, monkeypatch):
+
+    def fail():
+        raise UserError('say so')
+
+    for rank, message in (('0', 'Error: say so\n'), ('1', '')):
+        monkeypatch.setenv('RANK', rank)
+        with pytest.raises(SystemExit) as caught:
+            run_tool(fail)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err == message
+    with pytest.raises(SystemExit) as caught:
+        run_tool(lambda: 1)
+    assert caught.value.code == 1
