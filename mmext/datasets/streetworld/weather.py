@@ -110,7 +110,8 @@ def rain(frame: Frame, strength: float, seed: int) -> np.ndarray:
     image = frame.image.astype(np.float32)
     h, w = frame.labels.shape
     replace_sky(image, frame.labels, (128, 124, 120), (160, 157, 153), 0.85)
-    image = flatten_light(image, 0.62, 0.85) * np.float32(0.72)
+    dim = np.float32(np.clip(0.86 - 0.14 * strength, 0.3, 1))
+    image = flatten_light(image, 0.62, 0.85) * dim
     world = world_points(frame)
     ground = frame.labels == ROAD
     image[ground] *= np.float32(0.75)
