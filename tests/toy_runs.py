@@ -1,7 +1,9 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Tiny adaptation runs through the stock Runner."""
 import os.path as osp
+from contextlib import contextmanager
 from copy import deepcopy
+from unittest.mock import patch
 
 import torch
 from mmengine.config import Config
@@ -93,6 +95,7 @@ def adaptation_config(folder,
                                 img_path=f'rgb_anon/{name}/train',
                                 seg_map_path=f'gt/{name}/train'),
                             test_mode=True,
+                            serialize_data=False,
                             pipeline=pipeline or tta_pipeline())
                         for name in domains
                     })),
@@ -115,8 +118,22 @@ def adaptation_config(folder,
             work_dir=osp.join(folder, work)))
 
 
+@contextmanager
+def quick_runner():
+    """Leave out what takes a Runner longest and is not under test.
+
+    At each checkpoint the config is formatted anew, and at the start the
+    compiler is asked for its version.
+    """
+    with patch('yapf.yapflib.yapf_api.FormatCode',
+               lambda text, **kwargs: (text, True)), \
+            patch.object(Runner, '_log_env', lambda self, cfg: None):
+        yield
+
+
 def run(cfg: Config) -> Runner:
     """Train with the stock Runner and return it."""
-    runner = Runner.from_cfg(cfg)
-    runner.train()
+    with quick_runner():
+        runner = Runner.from_cfg(cfg)
+        runner.train()
     return runner

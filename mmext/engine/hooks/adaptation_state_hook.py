@@ -95,8 +95,9 @@ class AdaptationStateHook(Hook):
             if 'adaptation' not in checkpoint:
                 raise ValueError(
                     f'{where} was not written by an adaptation run, so there '
-                    'is no stream to resume. Start from it with load_from '
-                    'instead of resume.')
+                    'is no stream to resume. Set load_from=None to resume '
+                    'from the newest checkpoint in work_dir, or resume=False '
+                    'to start from this one.')
             self.state = checkpoint['adaptation']
 
     def before_save_checkpoint(self, runner: Runner,

@@ -33,7 +33,10 @@ class MeanTeacherHook(Hook):
         update (str): ``'iter'`` averages after every training iteration;
             ``'manual'`` leaves it to whoever uses the teacher.
             Defaults to ``'iter'``.
-        update_buffers (bool): Copy buffers too. Defaults to False.
+        update_buffers (bool, optional): Copy buffers too. Defaults to None:
+            yes with ``update='iter'``, where training moves the student's
+            batch statistics and a teacher with those of the start would be
+            of no use; no with ``'manual'``.
         evaluate (str): Which weights validation sees, ``'teacher'`` or
             ``'student'``. Defaults to ``'teacher'``.
 
@@ -47,7 +50,7 @@ class MeanTeacherHook(Hook):
                  decay: float = 0.999,
                  groups: Optional[Dict[str, float]] = None,
                  update: str = 'iter',
-                 update_buffers: bool = False,
+                 update_buffers: Optional[bool] = None,
                  evaluate: str = 'teacher') -> None:
         if update not in ('iter', 'manual'):
             raise ValueError(
@@ -55,6 +58,8 @@ class MeanTeacherHook(Hook):
         if evaluate not in ('teacher', 'student'):
             raise ValueError(
                 f"evaluate is 'teacher' or 'student', but got {evaluate!r}.")
+        if update_buffers is None:
+            update_buffers = update == 'iter'
         self.options = dict(
             decay=decay, groups=groups, update_buffers=update_buffers)
         self.update = update
@@ -119,9 +124,9 @@ class MeanTeacherHook(Hook):
         if self.evaluate == 'student' or self._teacher is None:
             return
         student, teacher = _unwrapped(runner), self.teacher.module
-        pairs = list(zip(student.parameters(), teacher.parameters()))
-        if self.options['update_buffers']:
-            pairs += list(zip(student.buffers(), teacher.buffers()))
+        # Buffers as well: validation scores just what a checkpoint holds.
+        pairs = [*zip(student.parameters(), teacher.parameters()),
+                 *zip(student.buffers(), teacher.buffers())]
         for mine, theirs in pairs:
             mine.data, theirs.data = theirs.data, mine.data
 
