@@ -37,8 +37,8 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 
-# Schedule: 1200 x 8 frames, about 20 minutes on one core.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1200, val_interval=400)
+# Schedule: 1000 x 8 frames, about 15 minutes on one core.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -52,7 +52,7 @@ param_scheduler = [
         eta_min=1e-6,
         power=1.0,
         begin=100,
-        end=1200,
+        end=1000,
         by_epoch=False)
 ]
-default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=400))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=500))

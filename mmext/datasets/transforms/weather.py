@@ -14,11 +14,11 @@ from .weather_particles import (add_lamp, lens_drops, rain_streaks,
 #: Attenuation of fog, 1 / m (visibility about 3.9 / beta metres).
 FOG_BETA = (0.020, 0.040, 0.070)
 #: Share of daylight that is left at night, in linear light.
-NIGHT_AMBIENT = (0.055, 0.025, 0.011)
+NIGHT_AMBIENT = (0.120, 0.065, 0.030)
 #: Haze (1 / m), wetness of the ground [0, 1], streaks per 1000 pixels.
 RAIN = ((0.008, 0.45, 1.6), (0.016, 0.65, 3.2), (0.028, 0.8, 5.5))
 #: Haze (1 / m), covered share of the ground [0, 1], flakes per 1000 pixels.
-SNOW = ((0.008, 0.45, 2.0), (0.016, 0.7, 4.0), (0.028, 0.88, 7.0))
+SNOW = ((0.012, 0.45, 2.5), (0.026, 0.7, 6.0), (0.042, 0.88, 10.0))
 
 
 class Scene:
@@ -100,10 +100,13 @@ def night(scene: Scene, severity: int, rng: np.random.Generator) -> np.ndarray:
     height, width = scene.shape
     albedo = scene.image**2.2
     # White clouds and burnt-out walls are no lamps: cut, then take the sky,
-    # with what of it shines through the twigs.
-    through = np.clip((scene.grey - 0.45) / 0.2, 0, 1)
-    through = through * np.isin(scene.labels, scene.surfaces.plants)
-    sky = np.maximum(scene.soft(scene.surfaces.sky), through)[..., None]
+    # with what of it shines through twigs and around edges.
+    sky_ids = scene.surfaces.sky
+    near = cv2.dilate(
+        np.isin(scene.labels, sky_ids).astype(np.uint8), np.ones((9, 9)))
+    near |= np.isin(scene.labels, scene.surfaces.plants)
+    through = np.clip((scene.grey - 0.45) / 0.2, 0, 1) * near
+    sky = np.maximum(scene.soft(sky_ids), through)[..., None]
     albedo = np.minimum(albedo, 0.75) * (1 - sky)
     ambient = NIGHT_AMBIENT[severity - 1] * np.array([1.25, 1.0, 0.85])
     light = np.broadcast_to(ambient, (height, width, 3)).astype(np.float32)
