@@ -9,6 +9,8 @@ from typing import Optional
 import cv2
 import numpy as np
 
+from mmext.compat import stack
+
 ROOT = Path(__file__).resolve().parents[1]
 BASES = ROOT / 'configs' / '_base_'
 
@@ -142,6 +144,20 @@ def write_config(path: Path,
     return path
 
 
+def _stubs(folder: Path) -> str:
+    """Give a subprocess what ``conftest.py`` gives this process.
+
+    The original mmseg imports compiled operators that have no build for a
+    current torch; ``sitecustomize`` runs before any tool.
+    """
+    site = folder / 'site'
+    site.mkdir(exist_ok=True)
+    (site / 'sitecustomize.py').write_text(
+        f'import sys\nsys.path.insert(0, {str(ROOT)!r})\n'
+        'import tests.conftest\n')
+    return str(site)
+
+
 def run_tool(*command: str,
              cwd: Path,
              code: Optional[int] = 0,
@@ -153,6 +169,8 @@ def run_tool(*command: str,
     script = str(ROOT / command[0])
     first = ['bash'] if script.endswith('.sh') else [sys.executable]
     env = dict(os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable)
+    if stack() == 'openmmlab':
+        env['PYTHONPATH'] = _stubs(cwd)
     env.update(environment)
     done = subprocess.run([*first, script, *map(str, command[1:])],
                           cwd=cwd,

@@ -53,7 +53,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--interval',
         type=int,
         default=1,
-        help='show or write every Nth picture (mmpretrain; mmseg writes all)')
+        help='show or write every Nth picture (some versions of mmseg: all)')
     parser.add_argument(
         '--wait-time',
         type=float,
@@ -114,10 +114,10 @@ def set_pictures(cfg, args: argparse.Namespace) -> None:
             raise UserError('--show and --show-dir need '
                             'default_hooks.visualization in the config.')
         hooks.visualization = dict(type=_HOOKS[scope])
-    hooks.visualization.update(show=args.show, wait_time=args.wait_time)
+    hooks.visualization.update(
+        show=args.show, wait_time=args.wait_time, interval=args.interval)
     if scope == 'mmpretrain':
-        hooks.visualization.update(
-            enable=True, out_dir=args.show_dir, interval=args.interval)
+        hooks.visualization.update(enable=True, out_dir=args.show_dir)
         return
     hooks.visualization.draw = True
     if args.show_dir:
