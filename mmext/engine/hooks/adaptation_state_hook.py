@@ -98,6 +98,8 @@ class AdaptationStateHook(Hook):
                     'is no stream to resume. Set load_from=None to resume '
                     'from the newest checkpoint in work_dir, or resume=False '
                     'to start from this one.')
+            # Now, before the optimizer's state fails to fit.
+            self.loop.check_state(checkpoint['adaptation'])
             self.state = checkpoint['adaptation']
 
     def before_save_checkpoint(self, runner: Runner,

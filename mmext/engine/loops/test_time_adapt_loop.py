@@ -172,8 +172,8 @@ class TestTimeAdaptLoop(BaseLoop):
             self.run_iter(batch)
             if self.stop_training:
                 break
-        self._epoch += 1
         self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
         self.metrics = self._finish()
         self.runner.call_hook('after_train')
         return self.runner.model
@@ -333,7 +333,15 @@ class TestTimeAdaptLoop(BaseLoop):
                 for m in self.evaluator.metrics
             ])
 
-    def _load_state(self, state: dict) -> None:
+    def check_state(self, state: dict) -> None:
+        """Refuse to resume from the checkpoint of another run.
+
+        Args:
+            state (dict): ``checkpoint['adaptation']``.
+
+        Raises:
+            ValueError: If stream, method or number of processes differ.
+        """
         for what, now in (('frames', len(self.stream)),
                           ('method', self.method.name),
                           ('world_size', get_world_size())):
@@ -347,6 +355,8 @@ class TestTimeAdaptLoop(BaseLoop):
                 'An adaptation run of several processes cannot be resumed: '
                 'each process adapts a model of its own and only the first '
                 'is saved. Start again without --resume.')
+
+    def _load_state(self, state: dict) -> None:
         self._iter = self._done = state['position']
         self.method.load_state_dict(state['method_state'])
         self.visits.load_state_dict(state['statistics'])
