@@ -127,19 +127,16 @@ class _PatchOnImport(MetaPathFinder):
 
     def __init__(self) -> None:
         self.patches: Dict[str, Callable[[ModuleType], None]] = {}
-        self._searching = False
 
     def find_spec(self,
                   fullname: str,
                   path: Any = None,
                   target: Any = None) -> Optional[ModuleSpec]:
-        if fullname not in self.patches or self._searching:
+        if fullname not in self.patches:
             return None
-        self._searching = True
-        try:
-            spec = find_spec(fullname)
-        finally:
-            self._searching = False
+        others = (f for f in sys.meta_path if f is not self)
+        found = (f.find_spec(fullname, path, target) for f in others)
+        spec = next((s for s in found if s is not None), None)
         if spec is None or spec.loader is None:
             return spec
         execute = spec.loader.exec_module
@@ -249,7 +246,7 @@ class _TorchWithSafeLoad(ModuleType):
 
 
 def _patch_checkpoint_module(module: ModuleType) -> None:
-    if hasattr(module, 'mmext_safe'):
+    if isinstance(module.torch, _TorchWithSafeLoad):
         return
     from .utils.checkpoint_schemes import register_schemes
     from .utils.io import safe_load, safe_load_url
@@ -260,10 +257,9 @@ def _patch_checkpoint_module(module: ModuleType) -> None:
 
     def load_url(url: str, *args: Any, **kwargs: Any) -> Any:
         return _without_config_code(
-            safe_load_url(module.mmext_load_url, url, *args, **kwargs))
+            safe_load_url(original, url, *args, **kwargs))
 
-    module.mmext_safe = True
-    module.mmext_load_url = module.load_url
+    original = module.load_url
     module.load_url = load_url
     module.torch = _TorchWithSafeLoad(module.torch, load)
     if hasattr(module, '_safe_torch_load'):

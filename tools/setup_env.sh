@@ -56,17 +56,19 @@ _mmext_find_environment() {
 }
 
 # Names of the modules that cannot be found, without importing them. 'mmext'
-# counts only if it is this checkout.
+# counts only if it is this checkout, with the links of an editable install.
 _mmext_missing() {
     "$PYTHON" -I - "$MMEXT_ROOT" "$@" << 'EOF'
+import os
 import sys
 from importlib.util import find_spec
 
 root, modules = sys.argv[1], sys.argv[2:]
 for name in modules:
     spec = find_spec(name)
-    if spec is None or (name == 'mmext'
-                        and not spec.origin.startswith(root + '/')):
+    if spec is None or (name == 'mmext' and not (
+            spec.origin.startswith(root + '/')
+            and os.path.exists(root + '/mmext/.mim/configs'))):
         print(name)
 EOF
 }

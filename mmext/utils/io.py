@@ -176,7 +176,14 @@ def _load_safetensors(name: str, map_location: Any) -> Any:
 @contextmanager
 def _atomic_file(path: PathLike) -> Iterator[IO[bytes]]:
     """A binary file that appears under ``path`` complete or not at all."""
-    target = Path(os.path.expanduser(os.fspath(path))).absolute()
+    given = Path(os.path.expanduser(os.fspath(path)))
+    if given.exists() and not given.is_file():
+        # A device or a pipe must not be replaced.
+        with open(given, 'wb') as file:
+            yield file
+        return
+    # Through a link the file itself is replaced, as open() would write it.
+    target = Path(os.path.realpath(given))
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(
         dir=target.parent, prefix=f'.{target.name}.', suffix='.tmp')

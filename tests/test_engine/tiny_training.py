@@ -70,6 +70,7 @@ def build(work_dir: Any,
           loader: Any = None,
           noise: float = 1.,
           validate: bool = True,
+          diff_rank_seed: bool = False,
           **kwargs: Any) -> Runner:
     """A runner with every default that matters for reproducing."""
     # The Runner sets its seed after the model was made.
@@ -101,7 +102,7 @@ def build(work_dir: Any,
         optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.05)),
         default_hooks=dict(checkpoint=checkpoint, logger=None),
         custom_hooks=list(hooks),
-        randomness=dict(seed=3),
+        randomness=dict(seed=3, diff_rank_seed=diff_rank_seed),
         experiment_name=str(work_dir).replace('/', '_'),
         default_scope='mmengine',
         **val,

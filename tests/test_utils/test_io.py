@@ -166,6 +166,18 @@ def test_atomic_save_leaves_one_file_with_the_usual_mode(tmp_path):
     assert os.listdir(path.parent) == ['a.pth']
 
 
+def test_links_and_devices_are_written_through(tmp_path):
+    (tmp_path / 'real').mkdir()
+    (tmp_path / 'link.pth').symlink_to('real/a.pth')
+    atomic_save(dict(a=1), tmp_path / 'link.pth')
+    assert (tmp_path / 'link.pth').is_symlink()
+    assert safe_load(tmp_path / 'real' / 'a.pth') == dict(a=1)
+    reader, writer = os.pipe()
+    atomic_write(f'/dev/fd/{writer}', b'through')
+    assert os.read(reader, 100) == b'through'
+    os.close(reader), os.close(writer)
+
+
 def test_failed_save_keeps_the_old_file(tmp_path):
     path = tmp_path / 'a.pth'
     atomic_save(dict(a=1), path)

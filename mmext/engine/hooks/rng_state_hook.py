@@ -66,7 +66,8 @@ class RNGStateHook(Hook):
     which start anew when the workers start; random augmentation is repeated
     exactly with ``num_workers=0``, or by epoch without
     ``persistent_workers``. The order of the data repeats only with a fixed
-    ``randomness=dict(seed=...)``.
+    ``randomness=dict(seed=...)``. Of several processes, mmengine saves the
+    buffers of rank 0 only (running averages of BatchNorm).
 
     Example:
         >>> custom_hooks = [dict(type='mmext.RNGStateHook')]

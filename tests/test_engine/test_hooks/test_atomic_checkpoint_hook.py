@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -115,10 +116,12 @@ def test_kill_leaves_a_checkpoint_to_resume_from(tmp_path, after=3):
                     int(n[5:-4]) >= after for n in _names(tmp_path)
                     if n.startswith('iter_')):
                 break
+            time.sleep(0.02)
     finally:
         process.send_signal(signal.SIGKILL)
         process.wait()
     path = find_resumable(str(tmp_path))
+    assert path is not None
     step = safe_load(path)['meta']['iter']
     assert step >= after
     runner = build(

@@ -171,9 +171,10 @@ folder, resume = sys.argv[1:]
 kwargs = dict(launcher='pytorch', env_cfg=dict(dist_cfg=dict(backend='gloo')))
 if resume:
     kwargs.update(load_from=resume, resume=True)
-runner = build(folder, **kwargs)
+runner = build(folder, diff_rank_seed=True, **kwargs)
 runner.train()
-torch.save(dict(state=runner.model.state_dict(), draw=torch.rand(3)),
+torch.save(dict(state=dict(runner.model.named_parameters()),
+                draw=torch.rand(3)),
            f'{folder}/final{get_rank()}.pth')
 '''
 
@@ -192,7 +193,7 @@ def test_each_rank_gets_its_own_states_back(tmp_path):
             str(tmp_path / name), resume
         ],
                        check=True,
-                       timeout=200,
+                       timeout=500,
                        env=dict(os.environ, PYTHONPATH=str(ROOT)))
     draws = []
     for rank in range(2):
