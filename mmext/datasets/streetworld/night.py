@@ -72,7 +72,7 @@ def _bloom(glow: np.ndarray, scale: float) -> np.ndarray:
 def night(frame: Frame,
           strength: float,
           seed: int,
-          ambient: float = 0.13) -> np.ndarray:
+          ambient: float = 0.24) -> np.ndarray:
     """Night: head lamps, street lamps, windows, noise.
 
     Args:
@@ -80,7 +80,7 @@ def night(frame: Frame,
         strength (float): How dark and noisy.
         seed (int): Sensor noise.
         ambient (float): Share of day light that is left.
-            Defaults to 0.13.
+            Defaults to 0.24.
 
     Returns:
         np.ndarray: (H, W, 3) float32.
@@ -99,11 +99,11 @@ def night(frame: Frame,
     shine = np.where(frame.labels == TRAFFIC_SIGN, 1.8,
                      np.where(frame.labels == ROAD, 0.85, 1.))
     lit += base * gain * shine[..., None].astype(np.float32)
-    replace_sky(lit, frame.labels, (26, 18, 14), (46, 42, 44))
+    replace_sky(lit, frame.labels, (44, 30, 24), (66, 58, 58))
     lit = lit * (glow.max(-1, keepdims=True) < 40) + _bloom(
         glow, frame.labels.shape[1] / 512)
-    lit = 255 * (1 - np.exp(-lit / 190))
-    return sensor(lit, rng, 5.5 * strength, 0.5 * strength)
+    lit = 255 * (1 - np.exp(-lit / 175))
+    return sensor(lit, rng, 4. * strength, 0.4 * strength)
 
 
 def dusk(frame: Frame,

@@ -53,7 +53,7 @@ def _reflections(frame: Frame, image: np.ndarray, world: np.ndarray,
         source, cv2.INTER_LINEAR)
     puddles = ground_noise(world, 0.06, seed + frame.town)
     # Shallow rays are mirrored more (Fresnel); puddles more than asphalt.
-    share = 0.14 + 0.5 * np.clip(frame.depth / 45, 0, 1)
+    share = 0.10 + 0.42 * np.clip(frame.depth / 45, 0, 1)
     share *= np.where(puddles > 0.12, 1.35, 0.75).astype(np.float32)
     share = cv2.blur(share, (3, 3)) * wet * np.float32(min(strength, 1.6))
     share = np.clip(share, 0, 0.85)[..., None]
@@ -110,15 +110,15 @@ def rain(frame: Frame, strength: float, seed: int) -> np.ndarray:
     image = frame.image.astype(np.float32)
     h, w = frame.labels.shape
     replace_sky(image, frame.labels, (128, 124, 120), (160, 157, 153), 0.85)
-    dim = np.float32(np.clip(0.86 - 0.14 * strength, 0.3, 1))
-    image = flatten_light(image, 0.62, 0.85) * dim
+    dim = np.float32(np.clip(0.92 - 0.14 * strength, 0.3, 1))
+    image = flatten_light(image, 0.7, 0.9) * dim
     world = world_points(frame)
     ground = frame.labels == ROAD
-    image[ground] *= np.float32(0.75)
+    image[ground] *= np.float32(0.82)
     _reflections(frame, image, world, strength, seed)
-    image = veil(image, frame.depth, 0.012 * strength, (136, 133, 130))
+    image = veil(image, frame.depth, 0.009 * strength, (142, 139, 136))
     scale = w / 512
-    layers = _streaks((h, w), rng, int(330 * strength * scale), 20 * scale)
+    layers = _streaks((h, w), rng, int(270 * strength * scale), 20 * scale)
     near = _streaks((h, w), rng, int(50 * strength * scale), 55 * scale)
     image += np.clip(0.5 * layers + 0.4 * near, 0, 0.7) * (205 - image)
     _drops(image, rng, int(8 * strength))
@@ -139,7 +139,7 @@ def _cover(frame: Frame, world: np.ndarray, strength: float,
     wide = ground_noise(world, 0.22, seed + 3)
     patch = soft * 0.6 + wide * 0.8
     out = np.zeros(labels.shape, np.float32)
-    for label, level in ((ROAD, 0.05), (SIDEWALK, 0.42), (TERRAIN, 0.75)):
+    for label, level in ((ROAD, -0.02), (SIDEWALK, 0.34), (TERRAIN, 0.75)):
         lies = np.clip((patch + level * strength) * 3 + 0.5, 0, 1)
         np.copyto(out, lies, where=labels == label)
     rows = np.arange(labels.shape[0], dtype=np.int32)[:, None]
@@ -155,7 +155,7 @@ def _cover(frame: Frame, world: np.ndarray, strength: float,
         cap = np.clip(2 * (1 - below / np.float32(reach)), 0, 1)
         cap = cap * share
         if label == VEGETATION:
-            cap = np.maximum(cap, 0.3 * strength * grain)
+            cap = np.maximum(cap, 0.22 * strength * grain)
         np.copyto(out, cap.astype(np.float32), where=labels == label)
     return out * np.float32(min(strength, 1.2))
 
@@ -193,7 +193,7 @@ def snow(frame: Frame, strength: float, seed: int) -> np.ndarray:
     rng = frame_rng(frame, 'snow', seed)
     image = frame.image.astype(np.float32)
     replace_sky(image, frame.labels, (176, 172, 168), (206, 203, 200), 0.9)
-    image = flatten_light(image, 0.6, 0.8)
+    image = flatten_light(image, 0.68, 0.86)
     world = world_points(frame)
     lies = _cover(frame, world, strength, seed)[..., None]
     rough = ground_noise(world, 0.02, seed)[..., None]
