@@ -1,8 +1,9 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The rules of docs/en/architecture.md, read off the import statements."""
 import ast
+import functools
 from pathlib import Path
-from typing import Dict, Iterator, List, Set, Tuple
+from typing import AbstractSet, Dict, FrozenSet, Iterator, List, Set, Tuple
 
 import pytest
 
@@ -46,7 +47,8 @@ def _statements(tree: ast.AST, top_only: bool) -> Iterator[ast.AST]:
             yield from _statements(node, top_only)
 
 
-def _imports(path: Path, top_only: bool = False) -> Set[str]:
+@functools.lru_cache(maxsize=None)
+def _imports(path: Path, top_only: bool = False) -> FrozenSet[str]:
     """Absolute names of what a file imports."""
     module = _module(path)
     package = module.split('.')
@@ -62,10 +64,10 @@ def _imports(path: Path, top_only: bool = False) -> Set[str]:
             start = package[:len(package) - node.level + 1]
             base = '.'.join([*start, base] if base else start)
         names |= {f'{base}.{alias.name}' for alias in node.names} | {base}
-    return names
+    return frozenset(names)
 
 
-def _top(names: Set[str]) -> Set[str]:
+def _top(names: AbstractSet[str]) -> Set[str]:
     return {name.split('.')[0] for name in names}
 
 
