@@ -79,7 +79,7 @@ def build(work_dir, iters=4, resume=False, val=True, **kwargs):
         sampler=dict(type='DefaultSampler', shuffle=False))
     options = dict(decay=0.8, **kwargs)
     evaluation = dict(
-        val_dataloader=loader, val_cfg=dict(), val_evaluator=Keep()) \
+        val_dataloader=loader, val_cfg=dict(), val_evaluator=[Keep()]) \
         if val else {}
     runner = Runner(
         Model(), str(work_dir), resume=resume,

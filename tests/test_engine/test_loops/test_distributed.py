@@ -12,10 +12,10 @@ import torch
 
 pytest.importorskip('mmseg')
 
-from mmext.datasets import DomainSequence  # noqa: E402
+from mmext.datasets.domain_sequence import DomainSequence  # noqa: E402
 from mmext.engine.loops import test_time_adapt_loop as module  # noqa: E402
-from mmext.engine.loops.stream_loader import (  # noqa: E402
-    split_stream, stream_dataloader)
+from mmext.engine.loops.stream_loader import split_stream  # noqa: E402
+from mmext.engine.loops.stream_loader import stream_dataloader
 from .common import (SVDP, adaptation_config, assert_equal,  # noqa: E402
                      predictions, report, run, state)
 
@@ -141,7 +141,7 @@ def test_built_loader_must_comply():
     """A loader built in advance needs batch size 1 and our sampler."""
     from torch.utils.data import DataLoader
 
-    from mmext.datasets import StreamSampler
+    from mmext.datasets.samplers import StreamSampler
     data = Domain(3)
     good = DataLoader(data, batch_size=1, sampler=StreamSampler(data))
     assert stream_dataloader(good) is good

@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The protocol: order, resets, sources, checkpoints, odd frames."""
+import os
 import os.path as osp
 
 import numpy as np
@@ -29,7 +30,7 @@ class Order(Hook):
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         sample = data_batch['data_samples'][0]
-        sample = sample[0] if isinstance(sample, list) else sample
+        sample = sample[0] if isinstance(sample, (list, tuple)) else sample
         self.seen.append(
             (sample.round, sample.domain, osp.basename(sample.img_path)))
 
@@ -52,8 +53,7 @@ def test_order_of_a_continual_stream(tmp_path):
         (r, d) for r in (1, 2) for d in ('fog', 'night') for _ in range(2)
     ]
     for r in (1, 2):
-        names = [s[2] for s in seen if s[0] == r]
-        assert len(set(names)) == 4 or len(names) == 4
+        assert len({s for s in seen if s[0] == r}) == 4
     assert [s[1:] for s in seen[:4]] == [s[1:] for s in seen[4:]]
     rounds = report(runner)['report']['rounds']
     assert rounds['r1']['fog']['mIoU'] == rounds['r2']['fog']['mIoU']
@@ -300,8 +300,7 @@ def test_tools_config_of_a_paper(tmp_path):
 
 
 @pytest.mark.skipif(
-    not osp.isfile(osp.expanduser(
-        __import__('os').environ.get('MMEXT_NVIDIA_SEGFORMER', ''))),
+    not osp.isfile(os.environ.get('MMEXT_NVIDIA_SEGFORMER', '')),
     reason='needs NVIDIA\'s checkpoint: set MMEXT_NVIDIA_SEGFORMER to the '
     'converted file and MMEXT_ACDC to the data')
 @pytest.mark.parametrize('config, expected, tolerance', [
@@ -310,7 +309,6 @@ def test_tools_config_of_a_paper(tmp_path):
 ])
 def test_published_numbers(tmp_path, config, expected, tolerance):
     """Property 36: the source's and the published preset's first round."""
-    import os
     root = osp.join(osp.dirname(__file__), '../../../configs/svdp')
     cfg = Config.fromfile(osp.join(root, config))
     cfg.load_from = os.environ['MMEXT_NVIDIA_SEGFORMER']
