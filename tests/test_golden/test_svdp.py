@@ -139,10 +139,17 @@ class Recorded(SVDP):
                 continue
             row, col = self.data[key].long().unbind(1)
             recorded = row * view.size[1] + col
-            if float(self.data[f's{self.step_index}.gap_{k}']) < 1e-6:
-                # The same set of values, in an order that is arbitrary.
+            got = places[view.size]
+            if not torch.equal(got, recorded):
+                # Only where values are closer than the rounding of the map,
+                # which grows with the steps, the order is arbitrary.
+                gap = float(self.data[f's{self.step_index}.gap_{k}'])
+                close = 1e-5 if self.step_index else 1e-6
+                assert gap < close, key
+                values = SplineResizer(uncertainty)(view.size).flatten()
+                assert torch.allclose(
+                    values[got], values[recorded], rtol=0, atol=close), key
                 places[view.size] = recorded
-            assert torch.equal(places[view.size], recorded), key
         self.last_places = places
         return places
 
@@ -175,8 +182,11 @@ def recorded_name(name):
 
 
 def check_change(before, after, data, prefix, stated, lr=None, grads=None,
-                 learnt=None):
-    """Compare after-minus-before with tolerance min(stated, 10 % of it)."""
+                 steps=1):
+    """Compare after-minus-before with tolerance min(stated, 10 % of it).
+
+    ``grads`` are the smallest absolute gradients of all ``steps`` so far.
+    """
     for name, value in after.items():
         key = f'{prefix}.{recorded_name(name)}'
         if key not in data:
@@ -184,12 +194,14 @@ def check_change(before, after, data, prefix, stated, lr=None, grads=None,
         expected = data[key] - before[name]
         got = value - before[name]
         scale = float(expected.abs().max())
-        tol = min(stated, max(0.1 * scale, 2e-7))
+        # Averaging rounds by about one unit in the last place at each step.
+        floor = 2.5e-7 * steps * max(1., float(before[name].abs().max()))
+        tol = min(stated, max(0.1 * scale, floor))
         error = (got - expected).abs()
         if grads is not None and name in grads:
             # Adam turns rounding of a tiny gradient into a visible step.
             tiny = grads[name].abs() <= 1e-5
-            assert not (error[tiny] > 2 * lr).any(), key
+            assert not (error[tiny] > 2 * lr * steps).any(), key
             error = error[~tiny]
         if error.numel():
             assert float(error.max()) <= tol, \
@@ -251,11 +263,11 @@ def test_svdp_stream(name, config, stream):
         # A single step is compared tightly, the state after it as well.
         stated = 1e-6 if i == 0 else 1e-4
         check_change(before, method.after_opt, rec, f's{i}.opt', stated, lr,
-                     method.grads)
+                     method.least, i + 1)
         check_change(before_teacher, snapshot(method.teacher.module), rec,
-                     f's{i}.ema', stated, lr, method.grads)
+                     f's{i}.ema', stated, lr, method.least, i + 1)
         check_change(before, snapshot(model), rec, f's{i}.student', stated,
-                     lr, method.grads)
+                     lr, method.least, i + 1)
         pred = rec[f's{i}.pseudo'].long()
         for c in range(config['num_classes']):
             mine, true = result.labels == c, gt[i] == c
@@ -288,6 +300,9 @@ def recording_step(optim, model, method):
             k: v.grad.clone()
             for k, v in model.named_parameters() if v.grad is not None
         }
+        least = method.__dict__.setdefault('least', {})
+        for k, v in method.grads.items():
+            least[k] = torch.minimum(v.abs(), least.get(k, v.abs()))
         type(optim).step(optim)
         method.after_opt = snapshot(model)
 
@@ -356,7 +371,8 @@ def test_svdp_first_sample_in_detail(config, stream):
     row, col = data[f's0.pos_{k}'].long().unbind(1)
     where = row * view.size[1] + col
     flipped = sparse_map(patch, where, view.size).flip(-1)
-    assert torch.allclose(flipped, extra[f's0.prompt_map_{k}_flip'])
+    if f's0.prompt_map_{k}_flip' in extra:
+        assert torch.allclose(flipped, extra[f's0.prompt_map_{k}_flip'])
 
     probs = list(
         mc_probabilities(model, view, view.x, size, config['mc_passes'],
@@ -412,11 +428,11 @@ def test_cotta_stream(config, stream):
         check_gradients(method, data, i)
         stated = 1e-6 if i == 0 else 1e-4
         check_change(before, method.after_opt, data, f's{i}.opt', stated, lr,
-                     method.grads)
+                     method.least, i + 1)
         check_change(before_teacher, snapshot(method.teacher.module), data,
-                     f's{i}.ema', stated, lr, method.grads)
+                     f's{i}.ema', stated, lr, method.least, i + 1)
         check_change(before, snapshot(model), data, f's{i}.student', stated,
-                     lr, method.grads)
+                     lr, method.least, i + 1)
 
 
 @pytest.mark.parametrize('loss', ['pseudo_label', 'entropy'])
@@ -440,7 +456,7 @@ def test_tent_stream(loss, config, stream):
             float(data[f's{i}.loss']), rel=1e-5)
         check_gradients(method, data, i)
         check_change(before, snapshot(model), data, f's{i}.opt',
-                     1e-6 if i == 0 else 1e-4, lr, method.grads)
+                     1e-6 if i == 0 else 1e-4, lr, method.least, i + 1)
 
 
 def test_placement_unit(config):
