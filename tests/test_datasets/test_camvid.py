@@ -233,17 +233,22 @@ def write_config(path, text, base, **kwargs):
     return path
 
 
-def test_source_training_and_adaptation_by_the_tools(root, tmp_path, weather):
+@pytest.mark.slow
+def test_the_source_config_trains_by_the_tool(root, tmp_path):
     pytest.importorskip('timm')
     config = write_config(
         tmp_path / 'source.py', SOURCE, 'camvid_source_lite0', root=root)
     output = run_tool(
         'tools/train.py', config, '--work-dir', 'source', cwd=tmp_path)
     assert 'mIoU' in output
-    source = tmp_path / 'source' / 'iter_2.pth'
-    assert source.is_file()
+    last = tmp_path / 'source' / 'iter_2.pth'
+    output = run_tool('tools/test.py', config, last, cwd=tmp_path)
+    assert 'r1/day/mIoU' in output and 'r1/dusk/mIoU' in output
 
-    out = tmp_path / 'weather'
+
+def test_the_adaptation_config_runs_by_the_tool(root, tmp_path, weather):
+    pytest.importorskip('timm')
+    out, source = tmp_path / 'weather', tmp_path / 'source.pth'
     weather(root, out)
     config = write_config(
         tmp_path / 'adapt.py',
@@ -252,6 +257,10 @@ def test_source_training_and_adaptation_by_the_tools(root, tmp_path, weather):
         root=root,
         out=str(out),
         source=str(source))
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(Config.fromfile(config).model)
+    torch.save(dict(state_dict=model.state_dict()), source)
     run_tool('tools/train.py', config, '--work-dir', 'work', cwd=tmp_path)
     report = json.loads(
         (tmp_path / 'work' / 'adaptation_report.json').read_text())
