@@ -274,7 +274,8 @@ def test_svdp_stream(name, config, stream):
             intersect[c] += (mine & true).sum()
             union[c] += (mine | true).sum()
         del pred
-    moved = float((model.visual_prompt.patch - first_patch).abs().max())
+    patch = model.visual_prompt.patch.detach()
+    moved = float((patch - first_patch).abs().max())
     if STREAMS[name]['prompt_grad']:
         assert moved > 0
     else:

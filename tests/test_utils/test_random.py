@@ -120,3 +120,15 @@ def test_indices_on_a_gpu():
     index = rng.bernoulli_indices('w', 10**6, 0.01, torch.device('cuda:0'))
     assert index.is_cuda and index.unique().numel() == index.numel()
     assert abs(index.numel() - 10**4) < 6 * math.sqrt(9900)
+
+
+@pytest.mark.parametrize('keep', [0.5, 0.3])
+def test_keep_mask_values_are_independent(keep):
+    """Property 2: also where one draw serves many values."""
+    mask = RandomSource(0).keep_mask((4000, 31), keep, torch.zeros(1))
+    assert set(mask.unique().tolist()) == {0., 1.}
+    bound = 6 * math.sqrt(keep * (1 - keep) / 4000)
+    assert (mask.mean(0) - keep).abs().max() < bound
+    centred = (mask - keep) / math.sqrt(keep * (1 - keep))
+    correlation = centred.t() @ centred / 4000 - torch.eye(31)
+    assert correlation.abs().max() < 6 / math.sqrt(4000)
