@@ -11,7 +11,6 @@ from mmext.registry import DATASETS, TRANSFORMS
 from .streetworld import (CLASSES, PALETTE, Drive, Frame, Intrinsics,
                           StreetWorld, apply_weather, plan)
 
-
 _KEYS = ('img', 'gt_seg_map', 'gt_depth_map')
 
 

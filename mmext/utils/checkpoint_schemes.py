@@ -45,5 +45,4 @@ def register_schemes(module: ModuleType) -> None:
     Args:
         module (ModuleType): ``mmengine.runner.checkpoint``.
     """
-    module.CheckpointLoader.register_scheme(
-        PREFIX, load_shipped, force=True)
+    module.CheckpointLoader.register_scheme(PREFIX, load_shipped, force=True)

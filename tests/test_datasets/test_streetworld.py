@@ -8,8 +8,7 @@ import pytest
 from mmext.datasets.streetworld import (CLASSES, DOMAINS, Drive, Intrinsics,
                                         StreetWorld, apply_weather, plan)
 from mmext.datasets.streetworld.canvas import Canvas, Quads
-from mmext.datasets.streetworld.classes import (BUILDING, CAR, ROAD, SKY,
-                                                WALL)
+from mmext.datasets.streetworld.classes import BUILDING, CAR, ROAD, SKY, WALL
 from mmext.datasets.streetworld.textures import Texture
 
 SMALL = Intrinsics(128, 256)
@@ -69,8 +68,8 @@ def test_same_time_same_frame_whatever_the_frame_rate(world, frame):
     jumped.render(200.)
     for other in (again, jumped.render(11.)):
         for name in ('image', 'labels', 'depth', 'pose'):
-            assert np.array_equal(
-                getattr(frame, name), getattr(other, name)), name
+            assert np.array_equal(getattr(frame, name), getattr(other,
+                                                                name)), name
 
 
 def test_towns_differ():
@@ -205,7 +204,8 @@ def test_weather_grows_with_its_strength(frame):
 
 
 def test_plan_keeps_splits_and_domains_apart():
-    towns = [{s.town for s in plan(d, split, 30)} for d in DOMAINS
+    towns = [{s.town
+              for s in plan(d, split, 30)} for d in DOMAINS
              for split in ('train', 'val')]
     assert sum(map(len, towns)) == len(set().union(*towns))
     assert plan('fog', 'val', 5) == plan('fog', 'val', 9)[:5]

@@ -7,8 +7,8 @@ from contextlib import nullcontext
 from typing import List
 
 import cv2
-from rich.progress import (BarColumn, MofNCompleteColumn, Progress,
-                           TextColumn, TimeRemainingColumn)
+from rich.progress import (BarColumn, MofNCompleteColumn, Progress, TextColumn,
+                           TimeRemainingColumn)
 
 from mmext.datasets.streetworld.classes import DOMAINS
 from mmext.datasets.streetworld.writer import Part, Writer
@@ -57,8 +57,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--depth',
         action='store_true',
         help='write depth too: uint16 PNG, metres times 256, 0 in the sky')
-    parser.add_argument(
-        '--seed', type=int, default=0, help='which world (0)')
+    parser.add_argument('--seed', type=int, default=0, help='which world (0)')
     parser.add_argument(
         '--strength',
         type=float,
@@ -108,8 +107,8 @@ def main(argv=None) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     written = sum(p.frames for p in todo)
-    print(f'{args.out}: {written} frames written' if todo else
-          f'{args.out}: complete, nothing to do')
+    print(f'{args.out}: {written} frames written'
+          if todo else f'{args.out}: complete, nothing to do')
     return 0
 
 

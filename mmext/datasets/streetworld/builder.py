@@ -55,12 +55,16 @@ class Builder:
         self._shade: List[np.ndarray] = []
         self._lamps: List[np.ndarray] = []
 
-    def quad(self, corner, across, down, texture: Texture, label: int,
+    def quad(self,
+             corner,
+             across,
+             down,
+             texture: Texture,
+             label: int,
              screen: bool = False) -> None:
         """Add a parallelogram in world coordinates."""
         target = self._screens if screen else self._quads
-        for part, value in zip(target,
-                               (corner, across, down, texture, label)):
+        for part, value in zip(target, (corner, across, down, texture, label)):
             part.append(value)
 
     def panel(self,
@@ -76,16 +80,24 @@ class Builder:
         b = self.street.place(*end, base + height)
         self.quad(a, b - a, np.array([0, height, 0.]), texture, label, screen)
 
-    def board(self, lateral: float, s: float, size: Sequence[float],
-              texture: Texture, label: int, base: float = 0.) -> None:
+    def board(self,
+              lateral: float,
+              s: float,
+              size: Sequence[float],
+              texture: Texture,
+              label: int,
+              base: float = 0.) -> None:
         """Add a picture that always faces the camera."""
-        for part, value in zip(self._boards,
-                               (self.street.place(lateral, s, base), size,
-                                texture, label)):
+        values = self.street.place(lateral, s, base), size, texture, label
+        for part, value in zip(self._boards, values):
             part.append(value)
 
-    def body(self, lateral: float, s: float, faces: Sequence[Face],
-             label: int, heading: float = 0.) -> None:
+    def body(self,
+             lateral: float,
+             s: float,
+             faces: Sequence[Face],
+             label: int,
+             heading: float = 0.) -> None:
         """Add a vehicle; ``heading`` in radians is added to the street's."""
         origin = self.street.place(lateral, s)
         turn = self._turn(s, heading)
@@ -93,15 +105,25 @@ class Builder:
             self.quad(origin + turn @ face.corner, turn @ face.across,
                       turn @ face.down, face.texture, label)
 
-    def upright(self, lateral: float, s: float, width: float, height: float,
-                heading: float, texture: Texture, label: int,
+    def upright(self,
+                lateral: float,
+                s: float,
+                width: float,
+                height: float,
+                heading: float,
+                texture: Texture,
+                label: int,
                 base: float = 0.) -> None:
         """Add a standing picture that keeps its own direction."""
         across = self._turn(s, heading) @ np.array([width, 0, 0.])
         origin = self.street.place(lateral, s, base + height) - across / 2
         self.quad(origin, across, np.array([0, height, 0.]), texture, label)
 
-    def shadow(self, lateral: float, s: float, width: float, length: float,
+    def shadow(self,
+               lateral: float,
+               s: float,
+               width: float,
+               length: float,
                heading: float = 0.) -> None:
         """Add an ellipse of shade on the ground."""
         turn = self._turn(s, heading)
@@ -112,14 +134,14 @@ class Builder:
              tall: float) -> None:
         """Add the shade that something narrow and tall throws sideways."""
         reach = 0.8 * tall * self.street.sun_side
-        a, b = self.street.place(lateral, s), self.street.place(
-            lateral + reach, s + 0.25 * tall)
+        a, b = self.street.place(lateral,
+                                 s), self.street.place(lateral + reach,
+                                                       s + 0.25 * tall)
         side = np.array([0, 0, width / 2])
         outline = np.stack([a - side, b - side, b + side, a + side])
         self._shade.append(outline[[0, 0, 1, 1, 1, 2, 2, 3, 3, 3]])
 
-    def lamp(self, lateral: float, s: float, height: float,
-             kind: int) -> None:
+    def lamp(self, lateral: float, s: float, height: float, kind: int) -> None:
         """Add a light: 0 street lamp, 1 head lamps of a vehicle."""
         self._lamps.append(
             np.append(self.street.place(lateral, s, height), kind))

@@ -34,10 +34,11 @@ class Quads(NamedTuple):
     @staticmethod
     def join(parts: Sequence['Quads']) -> 'Quads':
         """All quads of several sets in one."""
-        return Quads(*(np.concatenate([getattr(p, n) for p in parts])
-                       for n in ('corner', 'across', 'down')),
-                     sum((p.textures for p in parts), []),
-                     sum((p.labels for p in parts), []))
+        return Quads(
+            *(np.concatenate([getattr(p, n) for p in parts])
+              for n in ('corner', 'across', 'down')),
+            sum((p.textures for p in parts), []),
+            sum((p.labels for p in parts), []))
 
 
 def clip_near(points: np.ndarray) -> np.ndarray:
@@ -111,8 +112,9 @@ class Canvas:
         corner = self.to_camera(quads.corner)
         turn = self.pose[:3, :3]
         across, down = quads.across @ turn, quads.down @ turn
-        points = (corner[:, None] + _CORNERS[None, :, :1] * across[:, None] +
-                  _CORNERS[None, :, 1:] * down[:, None])
+        points = (
+            corner[:, None] + _CORNERS[None, :, :1] * across[:, None] +
+            _CORNERS[None, :, 1:] * down[:, None])
         z = points[..., 2]
         with np.errstate(all='ignore'):
             pix = points @ self._k.T
@@ -159,14 +161,12 @@ class Canvas:
         limit = np.array([self.width, self.height])
         start = np.clip(low, 0, limit).astype(np.int64)
         stop = np.clip(high + 2, 0, limit).astype(np.int64)
-        full = np.array([(t.width, t.height) for t in textures]).reshape(
-            -1, 2)
+        full = np.array([(t.width, t.height) for t in textures]).reshape(-1, 2)
         step = np.log2(np.maximum(full / size, 1)).clip(0, 7).astype(int)
         texels = np.maximum(full >> step, 1)
         # Pixel of the cut -> texel, whose centres are whole numbers too.
         back[..., 2] += (back[..., :2] * start[:, None]).sum(-1)
-        back[:, :2] = (
-            back[:, :2] * texels[..., None] - 0.5 * back[:, 2:])
+        back[:, :2] = (back[:, :2] * texels[..., None] - 0.5 * back[:, 2:])
         rois = np.concatenate([start, stop], 1).tolist()
         for k, (u0, v0, u1, v1) in enumerate(rois):
             if u1 <= u0 or v1 <= v0:
@@ -181,7 +181,8 @@ class Canvas:
                 continue
             texture, (lx, ly) = textures[k], step[k].tolist()
             tile = cv2.warpPerspective(
-                texture.level(lx, ly), back[k], (u1 - u0, v1 - v0),
+                texture.level(lx, ly),
+                back[k], (u1 - u0, v1 - v0),
                 flags=_WARP)
             if see_through:
                 self._blend(tile, labels[k], mask, inv, (v0, v1, u0, u1))
@@ -195,7 +196,8 @@ class Canvas:
             np.copyto(held, inv, where=mask)
             if self.glow is not None:
                 light = cv2.warpPerspective(
-                    texture.glow(lx, ly), back[k], (u1 - u0, v1 - v0),
+                    texture.glow(lx, ly),
+                    back[k], (u1 - u0, v1 - v0),
                     flags=_WARP) if texture.glows else 0
                 np.copyto(
                     self.glow[v0:v1, u0:u1], light, where=mask[..., None])

@@ -53,8 +53,7 @@ def _road(street: Street, seed: int) -> np.ndarray:
         part = img[y:y + rng.integers(15, 60), x:x + rng.integers(20, 70)]
         part[:] = part * np.float32(0.84)
     for _ in range(rng.integers(0, 3)):
-        p = np.cumsum(rng.normal(0, 22, (8, 2)), 0) + rng.uniform(
-            0, [w, h])
+        p = np.cumsum(rng.normal(0, 22, (8, 2)), 0) + rng.uniform(0, [w, h])
         cv2.polylines(img, [p.astype(np.int32)], False, (50, 50, 50), 2)
     if rng.random() < 0.5:
         x = int((rng.uniform(-3, 3) + HALF) * _X)
@@ -94,8 +93,8 @@ def _marks(street: Street, img: np.ndarray, chunk: int, open_: bool) -> None:
                 x = side * 1.6 + off
                 _stripe(img, x - 0.1, x + 0.1, 60)
                 _stripe(img, x - 0.04, x + 0.04, 150)
-            _stripe(img, side * 3.2 - 0.06, side * 3.2 + 0.06,
-                    white[..., None])
+            _stripe(img, side * 3.2 - 0.06, side * 3.2 + 0.06, white[...,
+                                                                     None])
     elif street.lanes > 1 or chunk % 2:
         for x in (-0.16, 0.16) if street.lanes > 1 else (0., ):
             _stripe(img, x - 0.06, x + 0.06, white[..., None])
@@ -115,6 +114,18 @@ def _marks(street: Street, img: np.ndarray, chunk: int, open_: bool) -> None:
         if not open_:
             img[:, a:a + 2] = np.where(gaps[..., None], white[..., None],
                                        img[:, a:a + 2])
+
+
+def _zebras(street: Street, img: np.ndarray) -> None:
+    """Zebra crossings and stop lines of a crossing's chunk."""
+    w = img.shape[1]
+    on = np.abs((np.arange(w) + 0.5) / _X - HALF) < street.edge
+    bars = ((np.arange(w) / _X) % 1.0 < 0.5) & on
+    for a, b in ((4.2, 7.2), (18.8, 21.8)):
+        img[int(a * _Z):int(b * _Z), bars] = 208
+    left, right = HALF - street.edge, HALF + street.edge
+    img[int(3.0 * _Z):int(3.4 * _Z), int(HALF * _X):int(right * _X)] = 205
+    img[int(22.6 * _Z):int(23. * _Z), int(left * _X):int(HALF * _X)] = 205
 
 
 def lay_out(street: Street, chunk: int) -> List[np.ndarray]:
@@ -164,14 +175,7 @@ def lay_out(street: Street, chunk: int) -> List[np.ndarray]:
             ids[a:z, cols] = ROAD
     _marks(street, img, chunk, crossing)
     if crossing:
-        on = np.abs((np.arange(w) + 0.5) / _X - HALF) < street.edge
-        bars = ((np.arange(w) / _X) % 1.0 < 0.5) & on
-        for a, b in ((4.2, 7.2), (18.8, 21.8)):
-            img[int(a * _Z):int(b * _Z), bars] = 208
-        left, right = HALF - street.edge, HALF + street.edge
-        img[int(3.0 * _Z):int(3.4 * _Z),
-            int(HALF * _X):int(right * _X)] = 205
-        img[int(22.6 * _Z):int(23. * _Z), int(left * _X):int(HALF * _X)] = 205
+        _zebras(street, img)
     return [img, ids]
 
 
@@ -186,8 +190,7 @@ class Ground:
         self.street = street
         h, w = int(CHUNK * _Z), int(2 * HALF * _X)
         self._colours = [
-            np.zeros((_RING * h // b, w // a, 3), np.uint8)
-            for a, b in _STEPS
+            np.zeros((_RING * h // b, w // a, 3), np.uint8) for a, b in _STEPS
         ]
         self._ids = np.zeros((_RING * h, w), np.uint8)
         self._held: Dict[int, int] = {}
@@ -316,8 +319,9 @@ class Sky:
         image = self.image[-200:]
         h, w = image.shape[:2]
         base = h - int(-self._LOW / self._STEP) + 2
-        hills = 6 + 14 * (1 + np.tile(noise(int(rng.integers(16)), 256, 4),
-                                      (1, 12))[0, :w]) * 0.7
+        hills = 6 + 14 * (
+            1 + np.tile(noise(int(rng.integers(16)), 256, 4),
+                        (1, 12))[0, :w]) * 0.7
         rows = np.arange(h)[:, None]
         wood = rows > base - hills[None]
         leaf = np.empty((h, w, 4), np.uint8)

@@ -72,7 +72,7 @@ def _bloom(glow: np.ndarray, scale: float) -> np.ndarray:
 def night(frame: Frame,
           strength: float,
           seed: int,
-          ambient: float = 0.24) -> np.ndarray:
+          ambient: float = 0.32) -> np.ndarray:
     """Night: head lamps, street lamps, windows, noise.
 
     Args:
@@ -80,7 +80,7 @@ def night(frame: Frame,
         strength (float): How dark and noisy.
         seed (int): Sensor noise.
         ambient (float): Share of day light that is left.
-            Defaults to 0.24.
+            Defaults to 0.32.
 
     Returns:
         np.ndarray: (H, W, 3) float32.
@@ -90,12 +90,11 @@ def night(frame: Frame,
     base = flatten_light(frame.image.astype(np.float32), 0.8, 1.)
     street, cars = _pools(frame)
     own = _head_lamps(frame)
-    light = np.float32(ambient / strength) * np.array([1.2, 0.95, 0.8],
+    light = np.float32(ambient / strength) * np.array([1.12, 0.97, 0.88],
                                                       np.float32)
     lit = base * light
     gain = 0.95 * street[..., None] * np.array(_STREET, np.float32)
-    gain += (0.62 * own + 0.45 * cars)[..., None] * np.array(
-        _HEAD, np.float32)
+    gain += (0.62 * own + 0.45 * cars)[..., None] * np.array(_HEAD, np.float32)
     shine = np.where(frame.labels == TRAFFIC_SIGN, 1.8,
                      np.where(frame.labels == ROAD, 0.85, 1.))
     lit += base * gain * shine[..., None].astype(np.float32)
@@ -109,7 +108,7 @@ def night(frame: Frame,
 def dusk(frame: Frame,
          strength: float,
          seed: int,
-         ambient: float = 0.40) -> np.ndarray:
+         ambient: float = 0.46) -> np.ndarray:
     """Dusk: a low, coloured sky, cool and dim light, first lamps.
 
     Args:
@@ -117,7 +116,7 @@ def dusk(frame: Frame,
         strength (float): How late it is.
         seed (int): Sensor noise.
         ambient (float): Share of day light that is left.
-            Defaults to 0.40.
+            Defaults to 0.46.
 
     Returns:
         np.ndarray: (H, W, 3) float32.

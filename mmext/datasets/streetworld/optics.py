@@ -14,8 +14,7 @@ _TAGS = {'fog': 1, 'rain': 2, 'snow': 3, 'night': 4, 'dusk': 5}
 
 def frame_rng(frame: Frame, domain: str, seed: int) -> np.random.Generator:
     """A generator that depends on the seed, the domain and the frame."""
-    return rng_of(seed, _TAGS[domain], frame.town,
-                  int(round(frame.t * 1000)))
+    return rng_of(seed, _TAGS[domain], frame.town, int(round(frame.t * 1000)))
 
 
 def transmission(depth: np.ndarray, beta: float) -> np.ndarray:
@@ -107,15 +106,18 @@ def flatten_light(image: np.ndarray, colour: float,
     return middle + (image - middle) * np.float32(contrast)
 
 
-def replace_sky(image: np.ndarray, labels: np.ndarray,
-                top: Sequence[float], low: Sequence[float],
+def replace_sky(image: np.ndarray,
+                labels: np.ndarray,
+                top: Sequence[float],
+                low: Sequence[float],
                 share: float = 1.) -> None:
     """Paint the sky with a vertical gradient, in place."""
     mask = labels == SKY
     rows = np.linspace(0, 1, image.shape[0], dtype=np.float32) * 2
     rows = np.clip(rows, 0, 1)[:, None]
-    shade = (np.asarray(top, np.float32) * (1 - rows) +
-             np.asarray(low, np.float32) * rows)
+    shade = (
+        np.asarray(top, np.float32) * (1 - rows) +
+        np.asarray(low, np.float32) * rows)
     full = np.broadcast_to(shade[:, None], image.shape)
     image[mask] += np.float32(share) * (full[mask] - image[mask])
 

@@ -36,8 +36,7 @@ def source_weights_path(name: str = 'segformer-b0_clear') -> str:
     return path
 
 
-def load_source_weights(
-        name: str = 'segformer-b0_clear') -> Dict[str, Any]:
+def load_source_weights(name: str = 'segformer-b0_clear') -> Dict[str, Any]:
     """Load a shipped checkpoint, in the form of a mmengine checkpoint.
 
     ``load_from='mmext://streetworld/segformer-b0_clear'`` in a config does
@@ -62,7 +61,6 @@ def load_source_weights(
             state[key] = tensor
     about = {k: json.loads(v) for k, v in about.items()}
     meta = dict(
-        dataset_meta=dict(
-            classes=CLASSES, palette=[list(c) for c in PALETTE]),
+        dataset_meta=dict(classes=CLASSES, palette=[list(c) for c in PALETTE]),
         source=about)
     return dict(state_dict=state, meta=meta)

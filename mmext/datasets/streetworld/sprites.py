@@ -53,8 +53,10 @@ def tree(seed: int) -> Texture:
     for side in (-1, 1):
         cv2.line(img, (w // 2, int(h * 0.66)),
                  (w // 2 + side * 34, int(h * 0.42)), _bgra(bark * 0.9), 5)
-    leaf = np.array([rng.uniform(25, 55), rng.uniform(85, 120),
-                     rng.uniform(45, 85)])
+    leaf = np.array(
+        [rng.uniform(25, 55),
+         rng.uniform(85, 120),
+         rng.uniform(45, 85)])
     if rng.random() < 0.15:
         leaf = np.array([30, 95, 150])
     slim = rng.uniform(0.6, 1)
@@ -62,8 +64,7 @@ def tree(seed: int) -> Texture:
     for _ in range(170):
         r, a = np.sqrt(rng.random()), rng.uniform(0, 2 * np.pi)
         blobs.append((w / 2 + 0.42 * w * slim * r * np.cos(a),
-                      0.36 * h + 0.33 * h * r * np.sin(a),
-                      rng.uniform(7, 17)))
+                      0.36 * h + 0.33 * h * r * np.sin(a), rng.uniform(7, 17)))
     blobs.sort(key=lambda b: -b[1])
     for x, y, r in blobs:
         light = 0.62 + 0.75 * (1 - y / (0.7 * h)) - 0.2 * (x / w - 0.5)
@@ -74,8 +75,7 @@ def tree(seed: int) -> Texture:
     grain = cv2.resize(grain, (w, h), interpolation=cv2.INTER_NEAREST)
     img[..., :3] = np.clip(img[..., :3] * (1 + 0.16 * grain[..., None]), 0,
                            255)
-    holes = cv2.resize(
-        rng.random((h // 6, w // 6)).astype(np.float32), (w, h))
+    holes = cv2.resize(rng.random((h // 6, w // 6)).astype(np.float32), (w, h))
     crown = np.arange(h)[:, None] < 0.62 * h
     img[(holes > 0.93) & crown] = 0
     return Texture(img)
@@ -91,8 +91,8 @@ def bush(seed: int) -> Texture:
     for _ in range(110):
         x, y = rng.normal(w / 2, w / 5.5), h - abs(rng.normal(0, h / 2.8))
         tone = leaf * (0.7 + 0.6 * (1 - y / h)) * rng.uniform(0.75, 1.25)
-        cv2.circle(img, (int(x), int(y)), int(rng.integers(3, 9)),
-                   _bgra(tone), -1)
+        cv2.circle(img, (int(x), int(y)), int(rng.integers(3, 9)), _bgra(tone),
+                   -1)
     return Texture(img)
 
 
@@ -155,8 +155,7 @@ def person(seed: int, phase: int) -> Texture:
         low = 128 if coat else 118
         hem = np.array([[c - 15, hip - 6], [c + 15, hip - 6], [c + 19, low],
                         [c - 19, low]])
-        cv2.fillConvexPoly(img, hem, _bgra(top * 0.9 if coat else legs),
-                           _LINE)
+        cv2.fillConvexPoly(img, hem, _bgra(top * 0.9 if coat else legs), _LINE)
     limb(c + 15, 48, c + 15 - swing * 17, 92, top * 0.85, 9)
     cv2.circle(img, (int(c + 15 - swing * 17), 95), 5, _bgra(skin), -1)
     limb(c, neck, c, 42, skin, 9)
@@ -182,8 +181,7 @@ def rider_side(seed: int) -> Texture:
     cv2.circle(img, (116, 74), 5, _bgra(skin), -1)
     cv2.circle(img, (100, 16), 11, _bgra(skin), -1, _LINE)
     helmet = rng.uniform(20, 240, 3) if rng.random() < 0.6 else hair
-    cv2.ellipse(img, (99, 13), (13, 11), 0, 150, 370, _bgra(helmet), -1,
-                _LINE)
+    cv2.ellipse(img, (99, 13), (13, 11), 0, 150, 370, _bgra(helmet), -1, _LINE)
     return Texture(_shade(img, seed))
 
 
@@ -194,8 +192,8 @@ def rider_back(seed: int) -> Texture:
     img = _blank(160, 80)
     top, legs, skin, hair = _outfit(rng)
     for side in (-1, 1):
-        cv2.line(img, (40 + side * 9, 84), (40 + side * 15, 112),
-                 _bgra(legs), 13, _LINE)
+        cv2.line(img, (40 + side * 9, 84), (40 + side * 15, 112), _bgra(legs),
+                 13, _LINE)
         cv2.line(img, (40 + side * 15, 112), (40 + side * 12, 142),
                  _bgra(legs * 0.8), 10, _LINE)
         cv2.line(img, (40 + side * 17, 40), (40 + side * 24, 76),
@@ -204,8 +202,7 @@ def rider_back(seed: int) -> Texture:
     cv2.fillConvexPoly(img, body, _bgra(top), _LINE)
     cv2.circle(img, (40, 18), 12, _bgra(skin), -1, _LINE)
     helmet = rng.uniform(20, 240, 3) if rng.random() < 0.6 else hair
-    cv2.ellipse(img, (40, 15), (13, 13), 0, 150, 390, _bgra(helmet), -1,
-                _LINE)
+    cv2.ellipse(img, (40, 15), (13, 13), 0, 150, 390, _bgra(helmet), -1, _LINE)
     return Texture(_shade(img, seed))
 
 
@@ -244,8 +241,8 @@ def bicycle(seed: int, side: bool) -> Texture:
 def motorcycle(seed: int, side: bool) -> Texture:
     """A motorcycle from the side (1.7 : 1) or from behind (0.7 : 1)."""
     rng = rng_of(seed, 0x30)
-    body = np.array([(30, 30, 190), (40, 40, 40), (170, 60, 30),
-                     (60, 140, 60), (200, 200, 200)][rng.integers(5)])
+    body = np.array([(30, 30, 190), (40, 40, 40), (170, 60, 30), (60, 140, 60),
+                     (200, 200, 200)][rng.integers(5)])
     dark = (28., 28., 30., 255.)
     if not side:
         img = _blank(100, 70)
@@ -290,8 +287,8 @@ def sign(kind: int) -> Texture:
         else:
             cv2.circle(img, (48, 48), 34, white, -1, _LINE)
             if kind == 0:
-                cv2.putText(img, '30', (18, 62), cv2.FONT_HERSHEY_SIMPLEX,
-                            1.5, black, 6, _LINE)
+                cv2.putText(img, '30', (18, 62), cv2.FONT_HERSHEY_SIMPLEX, 1.5,
+                            black, 6, _LINE)
     elif kind in (3, 4):
         tri = np.array([[48, 4], [94, 90], [2, 90]])
         if kind == 4:

@@ -185,9 +185,8 @@ def _shop(img: np.ndarray, glow: np.ndarray, rng: np.random.Generator,
     ink = (255 - board).tolist()
     for _ in range(letters):
         step = int(rng.uniform(0.5, 1) * scale * 0.5)
-        cv2.rectangle(img, (x, top + band // 4), (x + step // 2,
-                                                  top + 3 * band // 4), ink,
-                      -1)
+        cv2.rectangle(img, (x, top + band // 4),
+                      (x + step // 2, top + 3 * band // 4), ink, -1)
         x += step
     n = max(1, int(width / (scale * 4)))
     for i in range(n):
@@ -205,6 +204,35 @@ def _shop(img: np.ndarray, glow: np.ndarray, rng: np.random.Generator,
     cv2.rectangle(img, (x0, height - int(scale * 2.2)),
                   (x0 + int(scale * 1.1), height),
                   rng.uniform(20, 110, 3).tolist(), -1)
+
+
+def _gates(img: np.ndarray, rng: np.random.Generator, width: float,
+           scale: float) -> None:
+    """Draw the ribs and gates of a works hall."""
+    h, w = img.shape[:2]
+    img[:, ::14] *= 0.85
+    for x in np.arange(0.1, 0.9, 6 / max(width, 7)):
+        x0 = int(x * w)
+        cv2.rectangle(img, (x0, int(h - 3.6 * scale)),
+                      (x0 + int(3.4 * scale), h),
+                      rng.uniform(60, 170, 3).tolist(), -1)
+
+
+def _bands(img: np.ndarray, glow: np.ndarray, rng: np.random.Generator,
+           rows: Sequence[float], ground: float, scale: float) -> None:
+    """Draw an office's bands of glass."""
+    w = img.shape[1]
+    for top in rows:
+        y0, y1 = int(top + 0.15 * ground), int(top + 0.75 * ground)
+        shade = rng.uniform(60, 120)
+        cv2.rectangle(img, (0, y0), (w, y1),
+                      (shade * 1.25, shade * 1.1, shade * 0.9), -1)
+        for x in range(0, w, int(scale * 1.3)):
+            cv2.line(img, (x, y0), (x, y1), (40, 40, 40), 2)
+            if rng.random() < 0.3:
+                cv2.rectangle(glow, (x + 2, y0),
+                              (x + int(scale * 1.3) - 2, y1), (200, 215, 220),
+                              -1)
 
 
 def facade(seed: int, width: float, height: float, style: str) -> Texture:
@@ -235,26 +263,10 @@ def facade(seed: int, width: float, height: float, style: str) -> Texture:
     ground = floor * scale * (1.15 if style == 'shop' else 1.0)
     tops = np.arange(h - ground - floor * scale, 2, -floor * scale)
     if style == 'hall':
-        img[:, ::14] *= 0.85
-        for x in np.arange(0.1, 0.9, 6 / max(width, 7)):
-            x0 = int(x * w)
-            cv2.rectangle(img, (x0, int(h - 3.6 * scale)),
-                          (x0 + int(3.4 * scale), h),
-                          rng.uniform(60, 170, 3).tolist(), -1)
+        _gates(img, rng, width, scale)
         _windows(img, glow, rng, tops[:1], scale, 2.2)
     elif style == 'office':
-        rows = [*tops, h - ground]
-        for top in rows:
-            y0, y1 = int(top + 0.15 * ground), int(top + 0.75 * ground)
-            shade = rng.uniform(60, 120)
-            cv2.rectangle(img, (0, y0), (w, y1),
-                          (shade * 1.25, shade * 1.1, shade * 0.9), -1)
-            for x in range(0, w, int(scale * 1.3)):
-                cv2.line(img, (x, y0), (x, y1), (40, 40, 40), 2)
-                if rng.random() < 0.3:
-                    cv2.rectangle(glow, (x + 2, y0),
-                                  (x + int(scale * 1.3) - 2, y1),
-                                  (200, 215, 220), -1)
+        _bands(img, glow, rng, [*tops, h - ground], ground, scale)
     else:
         _windows(img, glow, rng, tops, scale, floor)
         if style == 'shop':
@@ -354,8 +366,7 @@ def hedge(seed: int) -> Texture:
     rng = rng_of(seed, 0x4e)
     h, w = 40, 176
     img = plain((45, 95 + rng.uniform(-15, 15), 55), h, w, seed, 10.)
-    img *= (1 + 0.55 * rng.standard_normal((h, w, 1)) * 0.5).astype(
-        np.float32)
+    img *= (1 + 0.55 * rng.standard_normal((h, w, 1)) * 0.5).astype(np.float32)
     img *= np.linspace(1.15, 0.65, h, dtype=np.float32)[:, None, None]
     alpha = np.full((h, w), 255, np.uint8)
     rag = (2 + 3 * (1 + noise_patch(seed, 1, w, 4)[0])).astype(int)

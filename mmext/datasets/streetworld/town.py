@@ -109,8 +109,8 @@ class Town:
             b.quad(eave + ridge, along, -ridge, tiles, BUILDING)
             for s in (s0, s1):
                 b.panel((lat, s), (back, s), rise,
-                        _gable(self.street.seed % 8 * 8 + index % 8),
-                        BUILDING, height)
+                        _gable(self.street.seed % 8 * 8 + index % 8), BUILDING,
+                        height)
 
     def _centre(self, b: Builder, rng, s: float, side: int) -> None:
         lat = side * (self.street.edge + self.street.walk)
@@ -165,8 +165,8 @@ class Town:
         for k in range(4):
             for depth in (2.5, 9., 16.):
                 if rng.random() < 0.72:
-                    self._tree(b, rng, side *
-                               (line + depth + rng.uniform(-1.5, 3)),
+                    self._tree(b, rng,
+                               side * (line + depth + rng.uniform(-1.5, 3)),
                                s + 6 * k + rng.uniform(0, 5), 1.)
         for _ in range(3):
             self._bush(b, rng, side * (line + rng.uniform(1, 12)),
@@ -239,9 +239,9 @@ class Town:
         if (index + (side > 0)) % 2 == 0:
             at = s + (2 if crossing else 12)
             self._post(b, kerb, at, 6.2, 0.2)
-            b.upright(kerb - side * 0.9, at, 2.0, 1.0,
-                      0. if side > 0 else np.pi, sprites.lamp_arm(0), POLE,
-                      6.1)
+            b.upright(kerb - side * 0.9,
+                      at, 2.0, 1.0, 0. if side > 0 else np.pi,
+                      sprites.lamp_arm(0), POLE, 6.1)
             b.lamp(kerb - side * 1.4, at, 6.6, 0)
         for k in range(2):
             if rng.random() < 0.6:
@@ -264,8 +264,7 @@ class Town:
                     at = s + 12 * k + rng.uniform(1, 6)
                     self._racks(b, rng, at, side)
 
-    def _sign(self, b: Builder, rng, lat: float, s: float,
-              side: int) -> None:
+    def _sign(self, b: Builder, rng, lat: float, s: float, side: int) -> None:
         self._post(b, lat, s, 2.9, 0.13)
         size = rng.uniform(0.75, 0.95)
         b.board(lat, s - 0.1, (size, size),
@@ -308,9 +307,8 @@ class Town:
                     side: int) -> None:
         draw = sprites.motorcycle if label == MOTORCYCLE else sprites.bicycle
         width = 2.1 if label == MOTORCYCLE else 1.8
-        b.upright(lat, s, width, width / 1.7,
-                  side * rng.uniform(-0.9, 0.3), draw(
-                      int(rng.integers(12)), True), label)
+        b.upright(lat, s, width, width / 1.7, side * rng.uniform(-0.9, 0.3),
+                  draw(int(rng.integers(12)), True), label)
         b.shadow(lat, s, 1.6, 0.7)
 
     def _racks(self, b: Builder, rng, s: float, side: int) -> None:

@@ -73,10 +73,11 @@ class Traffic:
         self._leader(b, t, s, lane)
         if street.tram:
             for side, v, share in ((1, 8.5, 0.55), (-1, -9.5, 0.6)):
-                for at, u in self._slots(20 + side, v, 120, share, t,
-                                         lo - 12, hi):
+                for at, u in self._slots(20 + side, v, 120, share, t, lo - 12,
+                                         hi):
                     faces, _, length, label = vehicles.large(
-                        'tram', int(u[2] * 4) + street.seed % 3 * 4)
+                        'tram',
+                        int(u[2] * 4) + street.seed % 3 * 4)
                     b.body(side * 1.6, at, faces, label,
                            0. if side > 0 else np.pi)
                     b.shadow(side * 1.6, at, 3.1, length)
@@ -99,8 +100,8 @@ class Traffic:
             wide = 2.5
         else:
             kind = CAR_KINDS[int(u[3] * len(CAR_KINDS))]
-            faces, far, length = vehicles.car(
-                kind, int(u[4] * len(vehicles.PAINTS)))
+            faces, far, length = vehicles.car(kind,
+                                              int(u[4] * len(vehicles.PAINTS)))
             label, wide = CAR, 1.8
         b.body(lat, s, far if abs(away) > 60 else faces, label, heading)
         b.shadow(lat, s, wide + 0.7, length + 0.7)
@@ -142,8 +143,7 @@ class Traffic:
                       s: float) -> None:
         lat = self.street.edge - self.street.parking - 0.45
         for lane, side, v in ((30, 1, 4.6), (31, -1, -5.0)):
-            for at, u in self._slots(lane, v, 22, 0.6, t, lo,
-                                     min(hi, s + 90)):
+            for at, u in self._slots(lane, v, 22, 0.6, t, lo, min(hi, s + 90)):
                 label = MOTORCYCLE if u[5] < 0.15 else BICYCLE
                 self._on_wheels(b, side * lat, at, u, label, v > 0)
 
@@ -168,8 +168,7 @@ class Traffic:
                     self._person(b, side * (lat + 0.6), at + 0.2, u[::-1],
                                  abs(v) * t)
 
-    def _crossings(self, b: Builder, t: float, lo: float,
-                   hi: float) -> None:
+    def _crossings(self, b: Builder, t: float, lo: float, hi: float) -> None:
         """People on the zebra, cyclists across, and the traffic lights."""
         street = self.street
         first = int(np.floor(lo / CHUNK)) - 1
@@ -193,13 +192,13 @@ class Traffic:
                 if u[0] < 0.7:
                     s = base + 9 + 8 * u[1]
                     label = MOTORCYCLE if u[6] < 0.4 else BICYCLE
-                    draw = (sprites.motorcycle
-                            if label == MOTORCYCLE else sprites.bicycle)
+                    draw = (
+                        sprites.motorcycle
+                        if label == MOTORCYCLE else sprites.bicycle)
                     b.upright(way, s, 1.85, 1.09, 0.,
                               draw(int(u[3] * 12), True), label)
                     b.upright(way - 0.05, s - 0.04, 1.45, 1.45, 0.,
-                              sprites.rider_side(int(u[4] * 24)), RIDER,
-                              0.32)
+                              sprites.rider_side(int(u[4] * 24)), RIDER, 0.32)
                     b.shadow(way, s, 1.8, 0.7)
 
     def _lights(self, b: Builder, t: float, chunk: int) -> None:
@@ -215,12 +214,12 @@ class Traffic:
             for s, mine in ((3.4, side > 0), (22.4, True)):
                 face = sprites.traffic_light(state if mine else 3)
                 b.board(lat, base + s, (0.18, 3.4), post, POLE)
-                b.board(lat, base + s - 0.12, (0.46, 1.1), face,
-                        TRAFFIC_LIGHT, 2.3)
+                b.board(lat, base + s - 0.12, (0.46, 1.1), face, TRAFFIC_LIGHT,
+                        2.3)
         lat, s = street.edge + 0.3, base + 22.4
         b.board(lat, s, (0.22, 5.7), post, POLE)
         b.quad(
             street.place(lat - 4.2, s, 5.7), np.array([4.2, 0, 0]),
             np.array([0, 0.18, 0]), sprites.pole(street.seed + 2), POLE)
-        b.board(lat - 3.6, s - 0.1, (0.5, 1.25),
-                sprites.traffic_light(state), TRAFFIC_LIGHT, 4.7)
+        b.board(lat - 3.6, s - 0.1, (0.5, 1.25), sprites.traffic_light(state),
+                TRAFFIC_LIGHT, 4.7)

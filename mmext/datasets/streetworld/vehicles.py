@@ -10,7 +10,7 @@ from typing import List, NamedTuple, Tuple
 import cv2
 import numpy as np
 
-from .classes import BUS, CAR, TRAIN, TRUCK
+from .classes import BUS, TRAIN, TRUCK
 from .textures import Texture, noise_patch, rng_of
 
 _SCALE = 40  # texels a metre
@@ -182,22 +182,20 @@ def car(kind: str, paint_index: int) -> Tuple[List[Face], List[Face], float]:
 
     def slab(z0, y0, z1, y1, texture, half=hw):
         # From (z0, y0) at the lower, outer end up to (z1, y1).
-        return Face((-half, -y1, z1), (2 * half, 0, 0),
-                    (0, y1 - y0, z0 - z1), texture)
+        return Face((-half, -y1, z1), (2 * half, 0, 0), (0, y1 - y0, z0 - z1),
+                    texture)
 
     faces = [
         Face((-hw, -f_top, hl), (width, 0, 0), (0, f_top, 0), front),
         Face((-hw, -b_top, -hl), (width, 0, 0), (0, b_top, 0), back),
-        slab(hl, f_top, hl - hood, hh,
-             _sheet(paint, hood, width, 1, 1.15)),
+        slab(hl, f_top, hl - hood, hh, _sheet(paint, hood, width, 1, 1.15)),
         slab(hl - hood, belt, hl - c0, height,
              _glass(height - belt + 0.3, width, tuck, paint)),
         Face((-hw + tuck, -height, hl - c1), (width - 2 * tuck, 0, 0),
              (0, 0, c1 - c0), _sheet(paint, c1 - c0, width, 2, 1.2)),
         slab(hl - tail, belt, hl - c1, height,
              _glass(height - belt + 0.1, width, tuck, paint)),
-        slab(-hl, b_top, hl - tail, belt,
-             _sheet(paint, 0.3, width, 3, 1.12)),
+        slab(-hl, b_top, hl - tail, belt, _sheet(paint, 0.3, width, 3, 1.12)),
         Face((hw, -height, -hl), (0, 0, length), (0, height, 0), side),
         Face((-hw, -height, -hl), (0, 0, length), (0, height, 0), side),
     ]
@@ -206,7 +204,8 @@ def car(kind: str, paint_index: int) -> Tuple[List[Face], List[Face], float]:
              _car_end(kind, paint, True, True)),
         Face((-hw, -height, -hl * 0.8), (width, 0, 0), (0, height, 0),
              _car_end(kind, paint, False, True)),
-        faces[-2], faces[-1],
+        faces[-2],
+        faces[-1],
     ]
     return faces, far, length
 
@@ -237,8 +236,7 @@ def _box_side(h, w, colour, seed, kind) -> Texture:
         cv2.rectangle(img, (0, int((h - 1.1) * s)), (pw, int((h - .8) * s)),
                       _bgra(stripe), -1)
     else:
-        img[:, ::int(0.6 * s), :3] = np.clip(np.asarray(colour) * 0.85, 0,
-                                             255)
+        img[:, ::int(0.6 * s), :3] = np.clip(np.asarray(colour) * 0.85, 0, 255)
         logo = rng.uniform(20, 220, 3)
         cv2.ellipse(img, (pw // 2, ph // 3), (pw // 4, ph // 7), 0, 0, 360,
                     _bgra(logo), -1, _LINE)
@@ -318,8 +316,8 @@ def large(kind: str, seed: int) -> Tuple[List[Face], List[Face], float, int]:
     if kind == 'truck':
         load = np.array([(215, 215, 215), (60, 60, 180), (170, 90, 40),
                          (60, 130, 70), (50, 150, 220)][rng.integers(5)])
-        cab = _box(1.9, 4.0, 2.3, 2.7, 0.,
-                   _truck_cab(paint), _box_end(2.7, 2.3, paint, True, kind),
+        cab = _box(1.9, 4.0, 2.3, 2.7, 0., _truck_cab(paint),
+                   _box_end(2.7, 2.3, paint, True, kind),
                    _sheet(paint, 2.7, 2.3, 4, 0.6),
                    _sheet(paint, 2, 2, 5, 1.1))
         back = _box_end(3.4, 2.45, load, False, kind)

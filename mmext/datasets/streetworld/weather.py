@@ -49,8 +49,8 @@ def _reflections(frame: Frame, image: np.ndarray, world: np.ndarray,
     source = np.clip(2 * foot - rows, 0, h - 1).astype(np.float32)
     cols = np.arange(image.shape[1], dtype=np.float32)[None]
     mirror = cv2.remap(
-        cv2.blur(image, (3, 9)), np.broadcast_to(cols, source.shape).copy(),
-        source, cv2.INTER_LINEAR)
+        cv2.blur(image, (3, 9)),
+        np.broadcast_to(cols, source.shape).copy(), source, cv2.INTER_LINEAR)
     puddles = ground_noise(world, 0.06, seed + frame.town)
     # Shallow rays are mirrored more (Fresnel); puddles more than asphalt.
     share = 0.10 + 0.42 * np.clip(frame.depth / 45, 0, 1)
@@ -88,9 +88,11 @@ def _drops(image: np.ndarray, rng: np.random.Generator, count: int) -> None:
         v, u = np.mgrid[:part.shape[0], :part.shape[1]].astype(np.float32)
         du, dv = u + x0 - x, v + y0 - y
         inside = np.clip((1 - np.hypot(du, dv * 0.85) / r) * 3, 0, 1)
-        seen = cv2.remap(image, (x - 3 * du).astype(np.float32),
-                         (y - 3 * dv).astype(np.float32), cv2.INTER_LINEAR,
-                         borderMode=cv2.BORDER_REFLECT)
+        seen = cv2.remap(
+            image, (x - 3 * du).astype(np.float32),
+            (y - 3 * dv).astype(np.float32),
+            cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT)
         seen = cv2.blur(seen, (3, 3)) * (1 - 0.25 * dv[..., None] / r)
         part += inside[..., None] * (seen - part)
 
@@ -126,8 +128,13 @@ def rain(frame: Frame, strength: float, seed: int) -> np.ndarray:
 
 
 _CAPS = {  # class: (metres of snow on its top edge, share of it)
-    CAR: (0.34, 1.), TRUCK: (0.3, 1.), BUS: (0.3, 1.), WALL: (0.3, 0.95),
-    FENCE: (0.22, 0.9), VEGETATION: (2.4, 0.62), BUILDING: (1.1, 0.9)
+    CAR: (0.34, 1.),
+    TRUCK: (0.3, 1.),
+    BUS: (0.3, 1.),
+    WALL: (0.3, 0.95),
+    FENCE: (0.22, 0.9),
+    VEGETATION: (2.4, 0.62),
+    BUILDING: (1.1, 0.9)
 }
 
 
@@ -164,8 +171,8 @@ def _flakes(shape, rng: np.random.Generator, strength: float,
             scale: float) -> np.ndarray:
     h, w = shape
     out = np.zeros((h, w), np.float32)
-    for count, low, high, soft, gain in ((520, 0.5, 1.0, 1, 0.75),
-                                         (150, 1.0, 1.8, 3, 0.8),
+    for count, low, high, soft, gain in ((520, 0.5, 1.0, 1,
+                                          0.75), (150, 1.0, 1.8, 3, 0.8),
                                          (26, 2.2, 4.5, 7, 0.6)):
         mask = np.zeros((h, w), np.uint8)
         n = int(count * strength)

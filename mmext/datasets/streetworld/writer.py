@@ -74,8 +74,8 @@ def write_frame(root: str, part: Part, spec: FrameSpec, frame: Frame,
         depth (bool): Whether to write depth (uint16, metres times 256,
             0 for the sky) as well.
     """
-    image, labels, metres = (osp.join(root, p)
-                             for p in frame_paths(part, spec))
+    image, labels, metres = (
+        osp.join(root, p) for p in frame_paths(part, spec))
     fast = [cv2.IMWRITE_PNG_COMPRESSION, 1]
     jobs: List[Tuple[str, np.ndarray]] = [(image, frame.image),
                                           (labels, frame.labels)]
