@@ -9,7 +9,7 @@ _base_ = [
 # model setting
 model = dict(data_preprocessor=dict(size=(128, 256)))
 
-# schedule: 1600 x 8 crops, about 25 minutes on one core; bfloat16 saves a
+# schedule: 1600 x 8 crops, 35 minutes on a shared core; bfloat16 saves a
 # third of the time on CPUs that have it, plain OptimWrapper works as well
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=1600, val_interval=400)
 val_cfg = dict(type='ValLoop')
