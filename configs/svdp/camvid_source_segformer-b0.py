@@ -37,8 +37,8 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 
-# Schedule: 1000 x 8 frames, about 15 minutes on one core.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1000, val_interval=500)
+# Schedule: 500 x 8 frames, about 8 minutes on one core.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -46,13 +46,13 @@ optim_wrapper = dict(
     optimizer=dict(type='AdamW', lr=6e-4, weight_decay=0.01),
     paramwise_cfg=dict(norm_decay_mult=0.0))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=100),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, end=50),
     dict(
         type='PolyLR',
         eta_min=1e-6,
         power=1.0,
-        begin=100,
-        end=1000,
+        begin=50,
+        end=500,
         by_epoch=False)
 ]
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=500))
