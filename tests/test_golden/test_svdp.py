@@ -18,13 +18,13 @@ pytest.importorskip('mmseg')
 
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 
-from mmext.models.prompts.functional import (SplineResizer,  # noqa: E402
-                                             place_prompts, prompt_decay,
+from mmext.models.prompts.functional import SplineResizer  # noqa: E402
+from mmext.models.prompts.functional import (place_prompts, prompt_decay,
                                              sparse_map)
 from mmext.models.segmentation import (SVDP, CoTTA, Frame, Tent,  # noqa: E402
                                        View)
-from mmext.models.segmentation.segmentor_ops import (ensemble,  # noqa: E402
-                                                     mc_probabilities,
+from mmext.models.segmentation.segmentor_ops import ensemble  # noqa: E402
+from mmext.models.segmentation.segmentor_ops import (mc_probabilities,
                                                      student_logits)
 from mmext.models.teachers import GroupEMA  # noqa: E402
 from mmext.models.uncertainty import uncertainty_map  # noqa: E402

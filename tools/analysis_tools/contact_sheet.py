@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.utils import import_modules_from_strings
 
+from mmext.engine.loops.adaptation_report import prediction_path
 from mmext.registry import DATASETS
 
 
@@ -59,11 +60,9 @@ def write_contact_sheet(config: str, options: dict,
         cells = [_text(cv2.resize(image, size), visit.domain)]
         label = cv2.imread(info['seg_map_path'], cv2.IMREAD_UNCHANGED)
         maps = {'label': label}
-        stem = Path(info['img_path']).stem
         for name, folder in folders.items():
-            file = folder / 'predictions' / f'r{last}' / visit.domain / \
-                f'{stem}.png'
-            maps[name] = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+            file = prediction_path(str(folder), visit, info['img_path'])
+            maps[name] = cv2.imread(file, cv2.IMREAD_UNCHANGED)
             if maps[name] is None:
                 raise FileNotFoundError(
                     f'{file} is missing; run again with '

@@ -84,6 +84,18 @@ class StreamStatistics:
         self.sums = {key: dict(value) for key, value in state.items()}
 
 
+def prediction_path(work_dir: str, visit: Any, img_path: str) -> str:
+    """Where ``save_predictions`` puts the label map of an image.
+
+    ``predictions/r1/fog/SEQUENCE/NAME.png``: the image's own folder is part
+    of the path, because names repeat between sequences.
+    """
+    folder = osp.basename(osp.dirname(img_path))
+    stem = osp.splitext(osp.basename(img_path))[0]
+    return osp.join(work_dir, 'predictions', f'r{visit.round}', visit.domain,
+                    folder, f'{stem}.png')
+
+
 def oracle_switches(loop: Any) -> List[str]:
     """Settings by which a run uses knowledge of domain borders."""
     switches = []

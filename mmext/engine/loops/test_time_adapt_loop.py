@@ -19,7 +19,7 @@ from mmext.utils.dependency import require
 from mmext.utils.io import atomic_save, safe_load, tensors_digest
 from ..hooks.adaptation_state_hook import AdaptationStateHook
 from ..hooks.mean_teacher_hook import MeanTeacherHook
-from .adaptation_report import StreamStatistics, write_report
+from .adaptation_report import StreamStatistics, prediction_path, write_report
 from .stream_loader import split_stream, stream_dataloader
 
 SOURCE_FILE = 'adaptation_source.pth'
@@ -307,11 +307,9 @@ class TestTimeAdaptLoop(BaseLoop):
 
     def _save_prediction(self, sample: Any, visit: Any) -> None:
         cv2 = require('cv2', 'save_predictions')
-        stem = osp.splitext(
-            osp.basename(sample.metainfo.get('img_path')
-                         or f'{self._iter:06d}'))[0]
-        path = osp.join(self.runner.work_dir, 'predictions',
-                        f'r{visit.round}', visit.domain, f'{stem}.png')
+        path = prediction_path(
+            self.runner.work_dir, visit,
+            sample.metainfo.get('img_path') or f'{self._iter:06d}')
         data = sample.pred_sem_seg.data[0].numpy()
         encoded = cv2.imencode('.png', data)[1].tobytes()
         self.visits.write(path, encoded)

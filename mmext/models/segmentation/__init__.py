@@ -1,7 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Adaptation methods for mmseg segmentors."""
-from .base_adaptation import (PROMPT, BaseAdaptation, StepResult,
-                              set_trainable)
+from .base_adaptation import PROMPT, BaseAdaptation, StepResult, set_trainable
 from .cotta import CoTTA
 from .frame import Frame, View
 from .segformer_nvidia_head import (NVIDIAMixVisionTransformer,

@@ -15,8 +15,7 @@ pytest.importorskip('mmseg')
 from mmext.datasets.domain_sequence import DomainSequence  # noqa: E402
 from mmext.engine.loops import test_time_adapt_loop as module  # noqa: E402
 from mmext.engine.loops.stream_loader import split_stream  # noqa: E402
-from mmext.engine.loops.stream_loader import (  # noqa: E402
-    stream_dataloader)
+from mmext.engine.loops.stream_loader import stream_dataloader  # noqa: E402
 from .common import (SVDP, adaptation_config, assert_equal,  # noqa: E402
                      predictions, report, run, state)
 
