@@ -15,8 +15,9 @@ from mmengine.registry import DATASETS
 
 from .config_check import group_findings
 from .config_io import read_model_index
-from .config_paths import (build_lazy, checkpoint_place, dataset_leaves,
-                           find_checkpoint, is_remote, missing_data)
+from .config_paths import (build_lazy, checkpoint_place, checkpoints,
+                           dataset_leaves, find_checkpoint, is_remote,
+                           missing_data)
 from .config_types import config_scope, resolve, typed_dicts
 from .dependency import has, missing_message
 from .user_error import UserError
@@ -58,6 +59,8 @@ def preflight(cfg: Config,
         check_checkpoint(cfg, checkpoint, offer_alternative=not missing)
     except UserError as error:
         missing.insert(0, str(error))
+    if command != 'test':  # testing does not initialise weights
+        missing += missing_pretrained(cfg)
     if missing:
         raise UserError('\n'.join(missing))
 
@@ -184,6 +187,19 @@ def check_checkpoint(cfg: Config,
                      'same job:')
         lines += [f'    {line}' for line in EMBEDDED_ALTERNATIVE.split('\n')]
     raise UserError('\n'.join(lines))
+
+
+def missing_pretrained(cfg: Config) -> List[str]:
+    """One message for each ``init_cfg`` whose checkpoint does not exist."""
+    return [
+        f'The weights {path!r} that {place} starts from are missing.\n'
+        f'  Looked for:\n    {checkpoint_place(path)}\n'
+        '  How to get it:\n    see the comments of the config '
+        f'{cfg.filename}; or train from random weights\n    with '
+        f'--cfg-options {place.rsplit(".", 1)[0]}=None'
+        for place, path in checkpoints(cfg.get('model') or {}, 'model')
+        if find_checkpoint(path) is None
+    ]
 
 
 def _checkpoint_help(cfg: Config, checkpoint: Optional[str]) -> List[str]:

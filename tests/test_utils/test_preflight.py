@@ -10,7 +10,8 @@ from mmext.utils.config_io import load_config, merge_options, package_root
 from mmext.utils.config_paths import (checkpoints, dataset_leaves,
                                       find_checkpoint, missing_data)
 from mmext.utils.launch import finish_config, set_pipeline
-from mmext.utils.preflight import check_checkpoint, check_data
+from mmext.utils.preflight import (check_checkpoint, check_data,
+                                   missing_pretrained)
 from mmext.utils.user_error import UserError, run_tool
 
 
@@ -169,3 +170,18 @@ def test_run_tool_prints_once_and_sets_the_exit_code(capsys, monkeypatch):
     with pytest.raises(SystemExit) as caught:
         run_tool(lambda: 1)
     assert caught.value.code == 1
+
+
+def test_missing_pretrained_weights_are_named(tmp_path):
+    present = tmp_path / 'there.pth'
+    present.write_bytes(b'')
+    model = dict(
+        backbone=dict(
+            type='A',
+            init_cfg=dict(type='Pretrained', checkpoint='nowhere/a.pth')),
+        head=dict(
+            type='B',
+            init_cfg=dict(type='Pretrained', checkpoint=str(present))))
+    message, = missing_pretrained(Config(dict(model=model)))
+    assert 'nowhere/a.pth' in message
+    assert 'model.backbone.init_cfg=None' in message
