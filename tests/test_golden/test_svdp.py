@@ -19,13 +19,14 @@ pytest.importorskip('mmseg')
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 
 from mmext.models.prompts.functional import SplineResizer  # noqa: E402
-from mmext.models.prompts.functional import (place_prompts, prompt_decay,
+from mmext.models.prompts.functional import (place_prompts,  # noqa: E402
+                                             prompt_decay,
                                              sparse_map)
 from mmext.models.segmentation import (SVDP, CoTTA, Frame, Tent,  # noqa: E402
                                        View)
 from mmext.models.segmentation.segmentor_ops import ensemble  # noqa: E402
-from mmext.models.segmentation.segmentor_ops import (mc_probabilities,
-                                                     student_logits)
+from mmext.models.segmentation.segmentor_ops import (  # noqa: E402
+    mc_probabilities, student_logits)
 from mmext.models.teachers import GroupEMA  # noqa: E402
 from mmext.models.uncertainty import uncertainty_map  # noqa: E402
 from mmext.utils.random import RandomSource  # noqa: E402
@@ -268,12 +269,10 @@ def test_svdp_stream(name, config, stream):
                      f's{i}.ema', stated, lr, method.least, i + 1)
         check_change(before, snapshot(model), rec, f's{i}.student', stated,
                      lr, method.least, i + 1)
-        pred = rec[f's{i}.pseudo'].long()
         for c in range(config['num_classes']):
             mine, true = result.labels == c, gt[i] == c
             intersect[c] += (mine & true).sum()
             union[c] += (mine | true).sum()
-        del pred
     patch = model.visual_prompt.patch.detach()
     moved = float((patch - first_patch).abs().max())
     if STREAMS[name]['prompt_grad']:

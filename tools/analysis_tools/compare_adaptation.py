@@ -66,7 +66,7 @@ def run_one(config: str, seed: int, folder: Path, options: dict) -> dict:
     command = [
         sys.executable, str(TRAIN), config, '--work-dir', str(folder),
         '--cfg-options', f'randomness.seed={seed}'
-    ] + [f'{key}={_text(value)}' for key, value in options.items()]
+    ] + [f'{key}={value}' for key, value in options.items()]
     if known == wanted and (folder / 'last_checkpoint').is_file():
         command.insert(3, '--resume')
     atomic_write(mark, wanted)
@@ -78,10 +78,6 @@ def run_one(config: str, seed: int, folder: Path, options: dict) -> dict:
         raise SystemExit('\n'.join(tail) + f'\n{config} failed (exit code '
                          f'{done.returncode}); the log is {folder}/log.txt')
     return json.loads(report.read_text())
-
-
-def _text(value) -> str:
-    return str(value) if not isinstance(value, str) else value
 
 
 def summarise(label: str, reports: List[dict]) -> dict:
