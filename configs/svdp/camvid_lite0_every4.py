@@ -1,6 +1,6 @@
 # The CamVid comparison, SVDP at its published rates: every fourth frame of the
 # stream of camvid_lite0.py, views at ratios 0.75, 1.0, 1.25 of 336x252, three
-# rounds. Networks compute in bfloat16, everything else in float32.
+# rounds.
 _base_ = [
     '../_base_/models/deeplabv3plus_lite0.py',
     '../_base_/datasets/camvid_weather_sequence_252x336_every4.py',
@@ -21,12 +21,12 @@ train_cfg = dict(
         anchor_threshold=0.69,
         restore_prob=0.01,
         reference_view=2),
-    reset='never',
-    autocast='bfloat16')
+    reset='never')
 
 # source: written by camvid_source_lite0.py
 load_from = 'work_dirs/camvid_source_lite0/iter_1000.pth'
 
 # runtime
+custom_hooks = [dict(type='mmext.ChannelsLastHook')]
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(interval=100, max_keep_ckpts=1))

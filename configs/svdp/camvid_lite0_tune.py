@@ -21,10 +21,10 @@ train_dataloader = dict(
 # adaptation: as in camvid_lite0_every4.py
 train_cfg = dict(
     type='mmext.TestTimeAdaptLoop',
-    method=dict(type='mmext.SVDP', sparse_rate=1e-3, reference_view=2),
-    autocast='bfloat16')
+    method=dict(type='mmext.SVDP', sparse_rate=1e-3, reference_view=2))
 load_from = 'work_dirs/camvid_source_lite0/iter_1000.pth'
 
 # runtime
+custom_hooks = [dict(type='mmext.ChannelsLastHook')]
 default_hooks = dict(
     logger=dict(interval=50), checkpoint=dict(interval=100, max_keep_ckpts=1))

@@ -16,8 +16,8 @@ model = dict(
             checkpoint='work_dirs/pretrained/vit_small_p14.pth')),
     decode_head=dict(num_classes=11))
 
-# Schedule: 200 x 8 frames, about 10 minutes on one core.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=200, val_interval=100)
+# Schedule: 500 x 8 frames, about 25 minutes on one core.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=250)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -30,7 +30,7 @@ param_scheduler = [
         eta_min=1e-6,
         power=0.9,
         begin=20,
-        end=200,
+        end=500,
         by_epoch=False)
 ]
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=100))
+default_hooks = dict(logger=dict(interval=10), checkpoint=dict(interval=250))

@@ -2,11 +2,12 @@
 """Hooks for stock runners."""
 from .adaptation_state_hook import AdaptationStateHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
+from .channels_last_hook import ChannelsLastHook
 from .invalid_loss_hook import InvalidLossHook
 from .mean_teacher_hook import MeanTeacherHook
 from .rng_state_hook import RNGStateHook
 
 __all__ = [
-    'AdaptationStateHook', 'AtomicCheckpointHook', 'InvalidLossHook',
-    'MeanTeacherHook', 'RNGStateHook'
+    'AdaptationStateHook', 'AtomicCheckpointHook', 'ChannelsLastHook',
+    'InvalidLossHook', 'MeanTeacherHook', 'RNGStateHook'
 ]

@@ -88,11 +88,12 @@ class CoTTA(BaseAdaptation):
         """Predict, then adapt; see :meth:`BaseAdaptation.step`."""
         index = frame.reference(self.reference_view)
         view = frame.views[index]
-        labels, log = self.pseudo_label(frame, index)
+        labels, log = self.pseudo_label(
+            frame, index, lambda v: self.network_input(self.teacher.module, v))
 
         with torch.enable_grad(), optim_wrapper.optim_context(self.model):
-            logits = student_logits(self.model, view, view.x,
-                                    frame.ori_shape)
+            x = self.network_input(self.model, view)
+            logits = student_logits(self.model, view, x, frame.ori_shape)
             loss = F.cross_entropy(logits, labels[None])
         skipped = self.update_student(loss, optim_wrapper)
         if not skipped:
@@ -100,6 +101,11 @@ class CoTTA(BaseAdaptation):
             self.restore()
         log.update(loss=float(loss.detach()))
         return StepResult(labels, log, skipped=skipped)
+
+    @staticmethod
+    def network_input(network: nn.Module, view: View) -> Tensor:
+        """What ``network`` sees of a view: its pixels, or prompted ones."""
+        return view.x
 
     def pseudo_label(self,
                      frame: Frame,
@@ -118,13 +124,15 @@ class CoTTA(BaseAdaptation):
         """
         mean, single = ensemble(self.teacher.module, frame.views, index,
                                 frame.ori_shape, prompt, self.views_per_batch)
-        average = mean.argmax(0)
+        # several times faster than argmax over this axis on a CPU
+        average = mean.max(0).indices
         if self.anchor is None:
             return average, {}
         view = frame.views[index]
         confidence, anchor_labels = self.anchor_confidence(view, frame)
         labels = anchor_gate(
-            single.argmax(0), average, confidence, self.anchor_threshold)
+            single.max(0).indices, average, confidence,
+            self.anchor_threshold)
         sure = (confidence > self.anchor_threshold).float().mean()
         agree = (labels == anchor_labels).float().mean()
         return labels, dict(

@@ -48,7 +48,7 @@ class SourceOnly(BaseAdaptation):
         mean, _ = ensemble(self.model, views,
                            reference if self.multi_view else 0,
                            frame.ori_shape)
-        return StepResult(mean.argmax(0))
+        return StepResult(mean.max(0).indices)
 
 
 @contextmanager

@@ -70,7 +70,7 @@ class Tent(BaseAdaptation):
         index = frame.reference(self.reference_view)
         view = frame.views[index]
         probs, _ = ensemble(self.model, [view], 0, frame.ori_shape)
-        labels = probs.argmax(0)
+        labels = probs.max(0).indices
 
         with torch.enable_grad(), optim_wrapper.optim_context(self.model):
             if self.loss == 'entropy':

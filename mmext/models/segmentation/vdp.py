@@ -2,18 +2,14 @@
 """A dense visual prompt in the spirit of VDP (arXiv 2212.04145)."""
 from typing import Optional, Tuple
 
-import torch
 import torch.nn as nn
-import torch.nn.functional as F
-from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmext.models.prompts import DenseVisualPrompt
 from mmext.registry import TASK_UTILS
-from .base_adaptation import PROMPT, StepResult
+from .base_adaptation import PROMPT
 from .cotta import CoTTA
-from .frame import Frame, View
-from .segmentor_ops import student_logits
+from .frame import View
 
 
 @TASK_UTILS.register_module()
@@ -74,27 +70,10 @@ class VDP(CoTTA):
         super().prepare(model, size, seed)
 
     @staticmethod
-    def _prompted(model: nn.Module, view: View) -> Tensor:
-        prompt = getattr(model, PROMPT)
+    def network_input(network: nn.Module, view: View) -> Tensor:
+        """The view with the prompt of ``network``."""
+        prompt = getattr(network, PROMPT)
         return prompt(view.x, flip=-1 in view.flip_dims)
-
-    def step(self, frame: Frame, optim_wrapper: OptimWrapper) -> StepResult:
-        """Predict, then adapt; see :meth:`BaseAdaptation.step`."""
-        index = frame.reference(self.reference_view)
-        view = frame.views[index]
-        labels, log = self.pseudo_label(
-            frame, index, lambda v: self._prompted(self.teacher.module, v))
-
-        with torch.enable_grad(), optim_wrapper.optim_context(self.model):
-            logits = student_logits(self.model, view,
-                                    self._prompted(self.model, view),
-                                    frame.ori_shape)
-            loss = F.cross_entropy(logits, labels[None])
-        skipped = self.update_student(loss, optim_wrapper)
-        if not skipped:
-            self.teacher.update(self.model)
-        log.update(loss=float(loss.detach()))
-        return StepResult(labels, log, skipped=skipped)
 
     def check_gradients(self) -> None:
         """Damp the agnostic map where the domain moves it most."""
