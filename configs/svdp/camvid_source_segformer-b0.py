@@ -37,8 +37,8 @@ model = dict(
     train_cfg=dict(),
     test_cfg=dict(mode='whole'))
 
-# Schedule: 500 x 8 frames, about 8 minutes on one core.
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=500, val_interval=500)
+# Schedule: 1500 x 8 frames, about 25 minutes on one core.
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=1500, val_interval=1500)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 optim_wrapper = dict(
@@ -52,7 +52,7 @@ param_scheduler = [
         eta_min=1e-6,
         power=1.0,
         begin=50,
-        end=500,
+        end=1500,
         by_epoch=False)
 ]
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(interval=500))
