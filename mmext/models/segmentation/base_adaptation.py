@@ -91,6 +91,43 @@ def set_trainable(model: nn.Module, adapt: str) -> List[str]:
     return chosen
 
 
+def _choose_statistics(module: _BatchNorm, args: tuple) -> None:
+    # Image-level pooling leaves one value per channel, without a variance:
+    # such a layer keeps the stored statistics.
+    many = args[0].numel() > args[0].size(1)
+    module._stored_mode = module.training, module.track_running_stats
+    # Without tracking, a module in training mode passes no buffers on.
+    module.training, module.track_running_stats = many, not many
+
+
+def _restore_mode(module: _BatchNorm, args: tuple, output: Tensor) -> None:
+    module.training, module.track_running_stats = module.__dict__.pop(
+        '_stored_mode')
+
+
+def use_batch_statistics(model: nn.Module) -> int:
+    """Let batch-norm layers use the statistics of their input from now on.
+
+    Stored statistics are neither read nor changed, and the layers' modes are
+    the same before and after each forward pass. Copies of the model made
+    later do likewise. Views that share a pass share their statistics
+    (``views_per_batch``).
+
+    Args:
+        model (nn.Module): The model, changed in place.
+
+    Returns:
+        int: The number of layers concerned.
+    """
+    layers = [m for m in model.modules() if isinstance(m, _BatchNorm)]
+    for module in layers:
+        if _choose_statistics in module._forward_pre_hooks.values():
+            continue
+        module.register_forward_pre_hook(_choose_statistics)
+        module.register_forward_hook(_restore_mode, always_call=True)
+    return len(layers)
+
+
 class BaseAdaptation:
     """Predict a frame, then adapt on it.
 
@@ -103,6 +140,10 @@ class BaseAdaptation:
             Defaults to ``'all'``.
         reference_view (int, optional): Index of the unmirrored view at ratio
             1.0. Defaults to None, the only unmirrored view.
+        batch_stats (bool): Let batch-norm layers of student, teacher and
+            anchor use the statistics of what they see, one frame, instead of
+            the stored ones; see :func:`use_batch_statistics`.
+            Defaults to False.
     """
 
     needs_teacher = False
@@ -112,7 +153,9 @@ class BaseAdaptation:
 
     def __init__(self,
                  adapt: Optional[str] = None,
-                 reference_view: Optional[int] = None) -> None:
+                 reference_view: Optional[int] = None,
+                 batch_stats: bool = False) -> None:
+        self.batch_stats = batch_stats
         self.adapt = adapt or self.default_adapt
         self.reference_view = reference_view
         self.model: nn.Module = None
@@ -159,8 +202,17 @@ class BaseAdaptation:
             source (dict[str, Tensor], optional): Source state dict.
         """
         self.model, self.teacher, self.source = model, teacher, source
-        # Stored statistics, no dropout: the student learns in eval mode.
+        # No dropout: the student learns in eval mode.
         model.eval()
+        if not self.batch_stats:
+            return
+        if not use_batch_statistics(model):
+            raise ValueError(
+                f'{self.name}: batch_stats=True needs a model with batch-norm '
+                f'layers, but {type(model).__name__} has none. Leave it out; '
+                'the method without learning is then SourceOnly.')
+        if teacher is not None:
+            use_batch_statistics(teacher.module)
 
     def step(self, frame: Frame, optim_wrapper: OptimWrapper) -> StepResult:
         """Predict ``frame``, then adapt on it.
@@ -230,4 +282,7 @@ class BaseAdaptation:
 
     def extra_info(self) -> Dict[str, Any]:
         """Entries for the run's report."""
-        return dict(adapt=self.adapt, reset_optimizer=self.reset_optimizer)
+        return dict(
+            adapt=self.adapt,
+            reset_optimizer=self.reset_optimizer,
+            batch_stats=self.batch_stats)

@@ -58,8 +58,9 @@ class CoTTA(BaseAdaptation):
                  adapt: Optional[str] = None,
                  reset_optimizer: str = 'never',
                  views_per_batch: int = 2,
-                 reference_view: Optional[int] = None) -> None:
-        super().__init__(adapt, reference_view)
+                 reference_view: Optional[int] = None,
+                 batch_stats: bool = False) -> None:
+        super().__init__(adapt, reference_view, batch_stats)
         if reset_optimizer not in ('never', 'domain'):
             raise ValueError("reset_optimizer is 'never' or 'domain', got "
                              f'{reset_optimizer!r}.')

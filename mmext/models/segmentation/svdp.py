@@ -71,7 +71,7 @@ class SVDP(CoTTA):
         prompt_mode (str): ``'add'``. Defaults to ``'add'``.
         **kwargs: See :class:`CoTTA`: ``decay``, ``anchor_threshold``,
             ``restore_prob``, ``adapt``, ``reset_optimizer``,
-            ``views_per_batch``, ``reference_view``.
+            ``views_per_batch``, ``reference_view``, ``batch_stats``.
 
     Examples:
         >>> train_cfg = dict(

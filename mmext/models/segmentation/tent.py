@@ -42,6 +42,9 @@ class Tent(BaseAdaptation):
         adapt (str): What adapts. Defaults to ``'norm'``.
         reference_view (int, optional): Index of the view used.
             Defaults to None, the only unmirrored view.
+        batch_stats (bool): As the TENT paper has it for batch norm; see
+            :class:`BaseAdaptation`. Defaults to False, as for the
+            transformers of the segmentation benchmarks.
 
     Examples:
         >>> train_cfg = dict(
@@ -54,8 +57,9 @@ class Tent(BaseAdaptation):
     def __init__(self,
                  loss: str = 'pseudo_label',
                  adapt: Optional[str] = None,
-                 reference_view: Optional[int] = None) -> None:
-        super().__init__(adapt, reference_view)
+                 reference_view: Optional[int] = None,
+                 batch_stats: bool = False) -> None:
+        super().__init__(adapt, reference_view, batch_stats)
         if loss not in ('pseudo_label', 'entropy'):
             raise ValueError(
                 f"Tent's loss is 'pseudo_label' or 'entropy', got {loss!r}.")

@@ -6,9 +6,10 @@ import torch.nn as nn
 
 pytest.importorskip('mmseg')
 
-from mmext.models.segmentation import BNStats, SourceOnly  # noqa: E402
-from mmext.models.segmentation.source_only import \
-    batch_statistics  # noqa: E402
+from mmext.models.segmentation import (SVDP, BNStats, CoTTA,  # noqa: E402
+                                       SourceOnly, Tent)
+from mmext.models.segmentation.base_adaptation import \
+    use_batch_statistics  # noqa: E402
 from ...toy_models import build_toy  # noqa: E402
 from .common import (ORI, REFERENCE, make_frame, same, snapshot,  # noqa: E402
                      start)
@@ -70,9 +71,8 @@ def test_batch_statistics():
     norm = nn.BatchNorm2d(4).eval()
     norm.running_mean.fill_(3.)
     x = torch.randn(1, 4, 6, 7) * 5 + 2
-    with batch_statistics(norm) as layers:
-        out = norm(x)
-    assert layers == 1
+    assert use_batch_statistics(norm) == use_batch_statistics(norm) == 1
+    out = norm(x)
     assert out.mean((0, 2, 3)).abs().max() < 1e-5
     assert (out.var((0, 2, 3), unbiased=False) - 1).abs().max() < 1e-3
     assert (norm.running_mean == 3).all() and not norm.training
@@ -83,18 +83,37 @@ def test_batch_statistics_of_a_single_value():
     """A pooled 1x1 map keeps the stored statistics."""
     norm = nn.BatchNorm2d(4).eval()
     x = torch.randn(1, 4, 1, 1)
-    with batch_statistics(norm):
-        assert torch.equal(norm(x), nn.BatchNorm2d(4).eval()(x))
+    use_batch_statistics(norm)
+    assert torch.equal(norm(x), nn.BatchNorm2d(4).eval()(x))
 
 
 def test_bn_stats_needs_batch_norm():
     """A model without batch norm is told so."""
     model = build_toy()
     model.backbone.bn1 = nn.Identity()
-    method = BNStats(reference_view=REFERENCE)
-    start(method, model)
     with pytest.raises(ValueError, match='batch-norm'):
-        method.step(make_frame(), None)
+        start(BNStats(reference_view=REFERENCE), model)
+
+
+@pytest.mark.parametrize('cls', [Tent, CoTTA, SVDP])
+def test_learning_with_batch_statistics(cls):
+    """Student, teacher and anchor see the frame's statistics; none is kept."""
+    model = build_toy()
+    model.backbone.bn1.running_mean.add_(2.)
+    method = cls(reference_view=REFERENCE, batch_stats=True)
+    optim = start(method, model)
+    plain = BNStats(reference_view=REFERENCE)
+    stored = model.backbone.bn1.running_mean.clone()
+    result = method.step(make_frame(0), optim)
+    assert not result.skipped
+    assert torch.equal(model.backbone.bn1.running_mean, stored)
+    if cls is Tent:
+        start(plain, build_toy())  # the same weights, other statistics
+        assert torch.equal(
+            plain.step(make_frame(0), None).labels, result.labels)
+    else:
+        for network in (method.teacher.module, method.anchor):
+            assert network.backbone.bn1._forward_pre_hooks
 
 
 def test_names():
