@@ -1,7 +1,8 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Data sets, streams and samplers."""
 from mmext.registry import import_rim
-from . import data_help, domain_sequence, samplers  # noqa: F401
+from . import (data_help, domain_sequence, joint_labels,  # noqa: F401
+               samplers, subset)
 
 # One entry a data set that needs a host toolbox.
 import_rim(
@@ -9,6 +10,10 @@ import_rim(
     dict(
         acdc='mmseg',
         camvid='mmseg',
+        cifar10_binary='mmpretrain',
+        elpv='mmpretrain',
+        fgvc='mmpretrain',
         foggy_cityscapes='mmseg',
         rainy_cityscapes='mmseg',
-        streetworld_dataset='mmseg'))
+        streetworld_dataset='mmseg',
+        vtab='mmpretrain'))

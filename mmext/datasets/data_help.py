@@ -2,12 +2,20 @@
 """What a user is told when a data set is not where it should be."""
 import os.path as osp
 from dataclasses import dataclass
-from typing import List, Sequence, Union
+from typing import List, Mapping, Sequence, Union
 
 #: What to run instead, for a user who has none of the public data sets.
 EMBEDDED_ALTERNATIVE = (
     'python tools/dataset_converters/streetworld.py --out data/streetworld\n'
     'python tools/train.py configs/svdp/streetworld.py')
+
+#: The same for image classification: two data sets that ship in packages.
+PACKAGED_ALTERNATIVE = (
+    'pip download --no-deps --only-binary=:all: -d downloads '
+    'elpv-dataset==1.0.0.post1\n'
+    'python -m zipfile -e downloads/elpv_dataset-1.0.0.post1-py3-none-any.whl '
+    'data/elpv\n'
+    'python tools/train.py configs/mosa/vit-small-p14_mosa_elpv2-112px.py')
 
 
 @dataclass(frozen=True)
@@ -18,11 +26,62 @@ class DataHelp:
         layout (str): The expected folders, as a small tree.
         source (str): Where to get the data and how to prepare it.
         alternative (str): Commands that run the same job on data that can be
-            made on the spot. Defaults to those of the embedded StreetWorld.
+            made on the spot; empty for none. Defaults to those of the
+            embedded StreetWorld.
+        alternative_title (str): The line above them.
+            Defaults to 'Without it, the embedded data run the same job:'.
     """
     layout: str
     source: str
     alternative: str = EMBEDDED_ALTERNATIVE
+    alternative_title: str = 'Without it, the embedded data run the same job:'
+
+
+def classification_help(layout: str, source: str) -> DataHelp:
+    """A `DataHelp` for images with one label each.
+
+    Args:
+        layout (str): The expected folders.
+        source (str): Where to get the data.
+
+    Returns:
+        DataHelp: Its alternative is a data set that ships in a package.
+    """
+    return DataHelp(layout, source, PACKAGED_ALTERNATIVE,
+                    'Without it, a small data set from a package trains the '
+                    'same method:')
+
+
+#: Data sets whose classes belong to mmpretrain and which we have configs for.
+HOST_DATA_HELP = dict(
+    FGVCAircraft=classification_help(
+        layout="""
+data/fgvc-aircraft-2013b/                    (data_root)
+  data/images/*.jpg
+  data/images_variant_{train,val,trainval,test}.txt""",
+        source="""
+Unpack fgvc-aircraft-2013b.tar.gz in data, from
+https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft"""),
+    Food101=classification_help(
+        layout="""
+data/food-101/                               (data_root)
+  images/CLASS/*.jpg
+  meta/{train,test}.txt""",
+        source="""
+Unpack food-101.tar.gz in data, from
+https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"""),
+    FashionMNIST=classification_help(
+        layout="""
+data/fashion-mnist/                          (data_root)
+  {train,t10k}-images-idx3-ubyte
+  {train,t10k}-labels-idx1-ubyte""",
+        source="""
+It is in a Debian package (31 MB), which need not be installed:
+apt-get download dataset-fashion-mnist
+dpkg-deb -x dataset-fashion-mnist_*.deb unpacked
+mkdir -p data/fashion-mnist
+cp unpacked/usr/share/datasets/fashion-mnist/*.gz data/fashion-mnist
+gunzip data/fashion-mnist/*.gz"""))
 
 
 def _indent(text: str) -> str:
@@ -55,10 +114,31 @@ def missing_data_error(name: str,
     paths: List[str] = [looked_for] if isinstance(looked_for, str) else \
         list(looked_for)
     where = '\n'.join(osp.abspath(osp.expanduser(p)) for p in paths)
-    return FileNotFoundError(
-        f'The data set {name} {problem}.\n'
-        f'  Looked for:\n{_indent(where)}\n'
-        f'  Expected layout:\n{_indent(data_help.layout)}\n'
-        f'  How to get it:\n{_indent(data_help.source)}\n'
-        f'  Without it, the embedded data run the same job:\n'
-        f'{_indent(data_help.alternative)}')
+    message = (f'The data set {name} {problem}.\n'
+               f'  Looked for:\n{_indent(where)}\n'
+               f'  Expected layout:\n{_indent(data_help.layout)}\n'
+               f'  How to get it:\n{_indent(data_help.source)}')
+    if data_help.alternative:
+        message += (f'\n  {data_help.alternative_title}\n'
+                    f'{_indent(data_help.alternative)}')
+    return FileNotFoundError(message)
+
+
+def unreadable_sample_error(name: str, idx: int, error: Exception,
+                            files: Mapping[str, str]) -> RuntimeError:
+    """Build (not raise) the error for a sample whose pipeline failed.
+
+    Args:
+        name (str): The data set.
+        idx (int): Index of the sample.
+        error (Exception): What the pipeline raised; make it the cause.
+        files (Mapping[str, str]): What each file is -> its path.
+
+    Returns:
+        RuntimeError: The message names the files.
+    """
+    named = '\n'.join(f'  {kind}: {path}' for kind, path in files.items())
+    return RuntimeError(
+        f'Sample {idx} of {name} could not be read or transformed: '
+        f'{type(error).__name__}: {error}\n{named}\n'
+        'If a file is damaged, fetch it again.')

@@ -8,6 +8,7 @@ from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.structures import BaseDataElement
 
 from mmext.registry import DATASETS
+from mmext.utils.user_error import ConfigError
 
 
 class Visit(NamedTuple):
@@ -45,7 +46,7 @@ class DomainSequence:
             use or :meth:`full_init`. Defaults to False.
 
     Raises:
-        ValueError: If there is no domain, the number of rounds is not a
+        ConfigError: If there is no domain, the number of rounds is not a
             positive integer, or the domains' classes differ.
 
     Example:
@@ -62,13 +63,13 @@ class DomainSequence:
                  rounds: int = 1,
                  lazy_init: bool = False) -> None:
         if not domains:
-            raise ValueError(
+            raise ConfigError(
                 'DomainSequence expects at least one domain, but got '
                 f'{domains!r}. Give domains=dict(NAME=dict(type=...), ...).')
         if isinstance(rounds, bool) or not isinstance(rounds, int) \
                 or rounds < 1:
-            raise ValueError('DomainSequence expects rounds to be an integer '
-                             f'of at least 1, but got {rounds!r}.')
+            raise ConfigError('DomainSequence expects rounds to be an '
+                              f'integer of at least 1, but got {rounds!r}.')
         self.rounds = rounds
         self.datasets: Dict[str, Any] = {
             str(name): _build(name, dataset)
@@ -193,8 +194,9 @@ def _build(name: str, dataset: Union[dict, Any]) -> Any:
     if not isinstance(dataset, Mapping):
         return dataset
     if 'type' not in dataset:
-        raise ValueError(f"The domain '{name}' should be a data set config "
-                         f"with a 'type', but got the keys {sorted(dataset)}.")
+        raise ConfigError(f"The domain '{name}' should be a data set config "
+                          "with a 'type', but got the keys "
+                          f'{sorted(dataset)}.')
     # A copy: TestTimeAug replaces the transforms in its config by objects.
     return ROOT_DATASETS.build(copy.deepcopy(dataset))
 
@@ -207,7 +209,7 @@ def _common_metainfo(datasets: Mapping[str, Any]) -> dict:
     for name in others:
         theirs = tuple(metas[name].get('classes') or ())
         if theirs != classes:
-            raise ValueError(
+            raise ConfigError(
                 'All domains of a DomainSequence must have the same classes, '
                 f"but '{first}' has {classes} and '{name}' has {theirs}. "
                 "Give both the same metainfo=dict(classes=...).")

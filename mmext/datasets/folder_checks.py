@@ -4,7 +4,8 @@ from typing import List
 
 from mmengine import fileio
 
-from .data_help import DataHelp, missing_data_error
+from .data_help import (DataHelp, missing_data_error,
+                        unreadable_sample_error)
 
 
 class FolderChecks:
@@ -84,9 +85,8 @@ class FolderChecks:
             return super().prepare_data(idx)
         except Exception as error:
             info = self.get_data_info(idx)
-            raise RuntimeError(
-                f'Sample {idx} of {self.data_name} could not be read or '
-                f'transformed: {type(error).__name__}: {error}\n'
-                f"  image: {info.get('img_path')}\n"
-                f"  label: {info.get('seg_map_path', 'none')}\n"
-                'If a file is damaged, fetch it again.') from error
+            raise unreadable_sample_error(
+                self.data_name, idx, error,
+                dict(
+                    image=info.get('img_path'),
+                    label=info.get('seg_map_path', 'none'))) from error

@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Any, List, Optional, Sequence
 
 from mmengine.config import Config
-from mmengine.registry import DATASETS
 
 from .config_check import group_findings
 from .config_io import read_model_index
@@ -126,8 +125,13 @@ def check_data(cfg: Config, loaders: Sequence[str]) -> None:
 
 
 def _data_help(leaf: dict) -> Any:
-    from mmext.datasets.data_help import DataHelp
-    help_ = getattr(DATASETS.get(str(leaf['type'])), 'data_help', None)
+    from mmext.datasets.data_help import (HOST_DATA_HELP, DataHelp,
+                                          classification_help)
+    name = str(leaf['type'])
+    found, _ = resolve(
+        next(typed_dicts(dict(train_dataloader=dict(dataset=leaf)))))
+    help_ = getattr(found, 'data_help', None) or \
+        HOST_DATA_HELP.get(name.split('.')[-1])
     root = str(leaf.get('data_root') or '')
     if help_ is not None and 'streetworld' in root.lower():
         # the layout of the class, but nobody needs to register for it
@@ -146,7 +150,8 @@ def _data_help(leaf: dict) -> Any:
     ]
     if leaf.get('ann_file'):
         layout.append(f'data_root/{leaf["ann_file"]}    (ann_file)')
-    return DataHelp(
+    of_images = getattr(found, '__module__', '').startswith('mmpretrain')
+    return (classification_help if of_images else DataHelp)(
         layout='\n'.join(layout),
         source=f'see the documentation of {leaf["type"]}, or point the '
         'config at your copy,\nfor example with --cfg-options '

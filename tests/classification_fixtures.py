@@ -1,0 +1,107 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Writers of tiny, valid folders of the classification data sets.
+
+Every writer takes the root to write to and returns it as a str. Images of one
+class have one colour and some noise, so that a model can learn them.
+"""
+import json
+import os
+import os.path as osp
+from typing import Sequence
+
+import cv2
+import numpy as np
+
+from mmext.datasets.vtab import SPLITS, VTAB_TASKS
+
+
+def _encode(label: int, index: int, suffix: str = '.jpg') -> bytes:
+    """A 24x20 picture as the bytes of a file."""
+    colour = np.random.default_rng(label).integers(40, 216, 3)
+    noise = np.random.default_rng((label, index)).normal(0, 20, (24, 20, 3))
+    image = (colour + noise).clip(0, 255).astype(np.uint8)
+    return cv2.imencode(suffix, image)[1].tobytes()
+
+
+def _write(path: str, content: bytes) -> None:
+    os.makedirs(osp.dirname(path), exist_ok=True)
+    with open(path, 'wb') as file:
+        file.write(content)
+
+
+def write_vtab(root,
+               tasks: Sequence[str] = ('cifar', 'kitti'),
+               count: int = 4) -> str:
+    """``TASK/SPLIT.txt`` and ``TASK/images/SPLIT/*.jpg``."""
+    for task in tasks:
+        for split in SPLITS:
+            lines = []
+            for index in range(count):
+                label = index % VTAB_TASKS[task]
+                name = f'images/{split}/{index:06d}.jpg'
+                _write(osp.join(root, task, name), _encode(label, index))
+                lines.append(f'{name} {label}\n')
+            _write(
+                osp.join(root, task, f'{split}.txt'),
+                ''.join(lines).encode())
+    return str(root)
+
+
+def write_fgvc(root,
+               tasks: Sequence[str] = ('cars', 'cub', 'dogs', 'flowers',
+                                       'nabirds'),
+               per_class: int = 1,
+               first_id: int = 1) -> str:
+    """``FOLDER/{train,val,test}.json`` and the images.
+
+    All classes are in ``train.json``, as the data set checks; validation and
+    test have four images, and lack the first class.
+    """
+    from mmext.datasets.fgvc import FGVC_TASKS
+    for task in tasks:
+        _, num_classes, folder, images, = FGVC_TASKS[task]
+        folder = osp.join(root, folder)
+        for split in ('train', 'val', 'test'):
+            labels = [c for c in range(num_classes) for _ in range(per_class)]
+            if split != 'train':
+                labels = list(range(1, 5))
+            names = {}
+            for index, label in enumerate(labels):
+                name = f'{label:03d}/{split}_{index}.jpg'
+                _write(osp.join(folder, images, name), _encode(label, index))
+                names[name] = label + first_id
+            _write(
+                osp.join(folder, f'{split}.json'),
+                json.dumps(names).encode())
+    return str(root)
+
+
+def write_elpv(root, count: int = 1016) -> str:
+    """``labels.csv`` and ``images/cellNNNN.png``; eight equal classes."""
+    lines = []
+    for index in range(count):
+        name = f'images/cell{index + 1:04d}.png'
+        level = index % 4
+        _write(
+            osp.join(root, name), _encode(level, index % 8, '.png'))
+        lines.append(f'{name}  {level / 3}  '
+                     f'{("mono", "poly")[index // 4 % 2]}\n')
+    _write(osp.join(root, 'labels.csv'), ''.join(lines).encode())
+    return str(root)
+
+
+def write_cifar10(root, count: int = 20) -> str:
+    """``cifar-10-batches-bin``: ``count`` images a file, labels in turn.
+
+    The checksums are not the official ones: read it with ``check=False``.
+    """
+    from mmext.datasets.cifar10_binary import FILES, FOLDER
+    for number, name in enumerate(FILES):
+        rng = np.random.default_rng(number)
+        labels = np.arange(count) % 10
+        colours = np.random.default_rng(0).integers(40, 216, (10, 3, 1))
+        pixels = colours[labels] + rng.normal(0, 20, (count, 3, 1024))
+        rows = np.concatenate([labels[:, None],
+                               pixels.clip(0, 255).reshape(count, -1)], 1)
+        _write(osp.join(root, FOLDER, name), rows.astype(np.uint8).tobytes())
+    return str(root)
