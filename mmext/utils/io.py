@@ -17,13 +17,14 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from .safe_globals import install_safe_globals
+from .user_error import MissingFileError, UserError
 
 PathLike = Union[str, 'os.PathLike[str]']
 
 TRUST_VARIABLE = 'MMEXT_TRUST_CHECKPOINT'
 
 
-class CheckpointError(RuntimeError):
+class CheckpointError(UserError, RuntimeError):
     """A checkpoint cannot be read; the message names the file."""
 
 
@@ -63,7 +64,7 @@ def safe_load(path: Union[PathLike, IO[bytes]],
     if isinstance(path, (str, os.PathLike)):
         name = os.path.abspath(os.path.expanduser(os.fspath(path)))
         if not os.path.isfile(name):
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'Expected a checkpoint file, but there is none at {name}.')
         if os.path.getsize(name) == 0:
             raise CheckpointError(

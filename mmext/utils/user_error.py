@@ -19,6 +19,14 @@ class UserError(Exception):
     exit_code = 2
 
 
+class ConfigError(UserError, ValueError):
+    """A setting, or a checkpoint for it, with which a run cannot work."""
+
+
+class MissingFileError(UserError, FileNotFoundError):
+    """A file or folder that a run needs is not there."""
+
+
 def run_tool(main: Callable[[], Any]) -> None:
     """Run the ``main`` of a tool; a :class:`UserError` becomes a message.
 

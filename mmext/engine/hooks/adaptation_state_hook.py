@@ -9,12 +9,13 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmext.registry import HOOKS
+from mmext.utils.user_error import ConfigError
 
 
 def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
                  optional: Callable[[str], bool],
                  ignore: Sequence[str], where: str) -> None:
-    """Compare a checkpoint's keys and shapes with the model's.
+    """Compare a checkpoint's keys, shapes and values with the model's.
 
     Args:
         expected (dict[str, Tensor]): State dict of the model.
@@ -25,7 +26,8 @@ def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
         where (str): Path of the checkpoint, for the message.
 
     Raises:
-        ValueError: With the lists of missing, unexpected and misshapen keys.
+        ConfigError: With the lists of keys that are missing, unexpected, of
+            another shape, or hold a value that is not finite.
     """
     missing = [k for k in expected if k not in given and not optional(k)]
     unexpected = [
@@ -37,16 +39,20 @@ def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
         for k, v in expected.items()
         if k in given and tuple(given[k].shape) != tuple(v.shape)
     ]
-    if missing or unexpected or shapes:
+    spoilt = [
+        k for k in expected if k in given and not given[k].isfinite().all()
+    ]
+    if missing or unexpected or shapes or spoilt:
         parts = [
             f'{len(keys)} {what}:\n    ' + '\n    '.join(_shortened(keys))
             for what, keys in (('missing', missing),
                                ('unexpected', unexpected),
-                               ('of another shape', shapes)) if keys
+                               ('of another shape', shapes),
+                               ('not finite', spoilt)) if keys
         ]
-        raise ValueError(
-            f'{where} is not a checkpoint of this model; adapting a partly '
-            'random model would be meaningless.\n  ' + '\n  '.join(parts) +
+        raise ConfigError(
+            f'{where} is not a sound checkpoint of this model; adapting a '
+            'partly random model would be meaningless.\n  ' + '\n  '.join(parts) +
             '\nUse the checkpoint that belongs to `model`, or list keys that '
             'may be left over in train_cfg.source_ignore.')
 
@@ -93,7 +99,7 @@ class AdaptationStateHook(Hook):
         self.loaded = True
         if runner._resume:
             if 'adaptation' not in checkpoint:
-                raise ValueError(
+                raise ConfigError(
                     f'{where} was not written by an adaptation run, so there '
                     'is no stream to resume. Set load_from=None to resume '
                     'from the newest checkpoint in work_dir, or resume=False '

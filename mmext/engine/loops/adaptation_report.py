@@ -12,10 +12,14 @@ from mmext.version import __version__
 
 
 class StreamStatistics:
-    """Sums of what a method logs, per visit, and of the time it takes."""
+    """Sums of what a method logs, per visit, and of the time it takes.
+
+    Values that are not finite are left out of sums and means.
+    """
 
     def __init__(self) -> None:
         self.sums: Dict[str, Dict[str, float]] = {}
+        self.counts: Dict[str, Dict[str, int]] = {}
 
     @staticmethod
     def key(visit: Any) -> str:
@@ -31,17 +35,19 @@ class StreamStatistics:
     def add(self, visit: Any, result: Any, seconds: float) -> None:
         """Add one frame."""
         sums = self.sums.setdefault(self.key(visit), {})
+        counts = self.counts.setdefault(self.key(visit), {})
         values = dict(
             self.finite_log(result), seconds=seconds, frames=1.)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.) + value
+            counts[name] = counts.get(name, 0) + 1
 
     def means(self) -> Dict[str, Dict[str, float]]:
         """Means per visit; ``frames`` and ``skipped`` are totals."""
         return {
             key: {
                 name: value if name in ('frames', 'skipped') else
-                value / sums['frames']
+                value / self.counts[key][name]
                 for name, value in sums.items()
             }
             for key, sums in self.sums.items()
@@ -76,12 +82,19 @@ class StreamStatistics:
         atomic_write(path, content)
 
     def state_dict(self) -> dict:
-        """The sums."""
-        return {key: dict(value) for key, value in self.sums.items()}
+        """Sums, and of how many frames each is."""
+        return {
+            name: {key: dict(value)
+                   for key, value in getattr(self, name).items()}
+            for name in ('sums', 'counts')
+        }
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore the sums."""
-        self.sums = {key: dict(value) for key, value in state.items()}
+        """Restore what :meth:`state_dict` returned."""
+        for name in ('sums', 'counts'):
+            setattr(self, name,
+                    {key: dict(value)
+                     for key, value in state[name].items()})
 
 
 def prediction_path(work_dir: str, visit: Any, img_path: str) -> str:
@@ -146,8 +159,9 @@ def _markdown(report: Dict[str, Any]) -> str:
         f'Uses domain borders: {", ".join(report["oracle"]) or "no"}.', ''
     ]
     rounds = report['report'].get('rounds', {})
-    if not rounds:
-        return '\n'.join(lines + ['No labels, so nothing was scored.', ''])
+    if not rounds or report['report']['mIoU'] is None:
+        lines += ['No labels, so nothing was scored.', '']
+        return '\n'.join(lines)
     domains = list(report['report']['domains'])
     lines += [
         '| round | ' + ' | '.join(domains) + ' | mean |',

@@ -5,10 +5,12 @@ from copy import deepcopy
 from typing import List, Union
 
 from mmengine.logging import print_log
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mmext.datasets.domain_sequence import DomainSequence
 from mmext.datasets.samplers import StreamSampler
+from mmext.utils.user_error import ConfigError
 
 
 def stream_dataloader(dataloader: Union[DataLoader, dict]
@@ -27,13 +29,13 @@ def stream_dataloader(dataloader: Union[DataLoader, dict]
         DataLoader | dict: A loader that complies, or its config.
 
     Raises:
-        ValueError: If the batch size is not 1, or a built loader has another
-            sampler.
+        ConfigError: If the batch size is not 1, or a built loader has
+            another sampler.
     """
     if not isinstance(dataloader, dict):
         if not isinstance(dataloader.sampler, StreamSampler) or \
                 dataloader.batch_size != 1:
-            raise ValueError(
+            raise ConfigError(
                 'A data loader built in advance needs batch_size=1 and '
                 'mmext.StreamSampler for adaptation, but got batch_size='
                 f'{dataloader.batch_size} and '
@@ -42,7 +44,7 @@ def stream_dataloader(dataloader: Union[DataLoader, dict]
     cfg = deepcopy(dataloader)
     batch_size = cfg.get('batch_size', 1)
     if batch_size != 1:
-        raise ValueError(
+        raise ConfigError(
             'Test-time adaptation takes one frame at a time, but '
             f'train_dataloader.batch_size is {batch_size}. Set it to 1.')
     cfg['batch_size'] = 1
@@ -65,6 +67,36 @@ def stream_dataloader(dataloader: Union[DataLoader, dict]
     elif not isinstance(dataset, DomainSequence):
         cfg['dataset'] = DomainSequence(dict(all=dataset))
     return cfg
+
+
+def check_stream(stream: DomainSequence, model: nn.Module) -> None:
+    """Refuse a stream with an empty domain or with other classes.
+
+    Args:
+        stream (DomainSequence): The stream.
+        model (nn.Module): A segmentor; one whose head does not tell its
+            ``num_classes`` is not compared.
+
+    Raises:
+        ConfigError: If a domain has no frame, or the stream has another
+            number of classes than the model.
+    """
+    empty = [name for name, data in stream.datasets.items() if not len(data)]
+    if empty:
+        raise ConfigError(
+            f'No frame in the domain(s) {", ".join(empty)}. Check their '
+            'folders, and settings that leave frames out.')
+    classes = stream.metainfo.get('classes')
+    head = getattr(model, 'decode_head', None)
+    if isinstance(head, nn.ModuleList):
+        head = head[-1]
+    given = getattr(head, 'num_classes', None)
+    if given and classes and given != len(classes):
+        raise ConfigError(
+            f'The model predicts {given} classes, but the stream has '
+            f'{len(classes)}: {", ".join(classes)}. Use the source model of '
+            'these classes (model.decode_head.num_classes, load_from), or '
+            "give every domain the model's own, metainfo=dict(classes=...).")
 
 
 def split_stream(stream: DomainSequence, reset: str, world_size: int,

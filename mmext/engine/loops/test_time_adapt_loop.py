@@ -17,10 +17,11 @@ from torch.utils.data import DataLoader
 from mmext.registry import LOOPS, TASK_UTILS
 from mmext.utils.dependency import require
 from mmext.utils.io import atomic_save, safe_load, tensors_digest
+from mmext.utils.user_error import ConfigError, MissingFileError
 from ..hooks.adaptation_state_hook import AdaptationStateHook
 from ..hooks.mean_teacher_hook import MeanTeacherHook
 from .adaptation_report import StreamStatistics, prediction_path, write_report
-from .stream_loader import split_stream, stream_dataloader
+from .stream_loader import check_stream, split_stream, stream_dataloader
 
 SOURCE_FILE = 'adaptation_source.pth'
 
@@ -61,8 +62,9 @@ class TestTimeAdaptLoop(BaseLoop):
             Defaults to False.
 
     Raises:
-        ValueError: For a batch size other than 1, an unknown ``reset``, or a
-            missing source.
+        ConfigError: For a batch size other than 1, an unknown ``reset`` or
+            ``autocast``, a method without a type, a model with another
+            number of classes than the stream, or a missing source.
 
     Examples:
         >>> train_cfg = dict(
@@ -84,11 +86,15 @@ class TestTimeAdaptLoop(BaseLoop):
                  source_ignore: Sequence[str] = ('^auxiliary_head', ),
                  allow_random_source: bool = False) -> None:
         if reset not in ('never', 'domain', 'round'):
-            raise ValueError("train_cfg.reset is 'never', 'domain' or "
-                             f"'round', but got {reset!r}.")
+            raise ConfigError("train_cfg.reset is 'never', 'domain' or "
+                              f"'round', but got {reset!r}.")
         if autocast not in (None, 'bfloat16', 'float16'):
-            raise ValueError("train_cfg.autocast is None, 'bfloat16' or "
-                             f"'float16', but got {autocast!r}.")
+            raise ConfigError("train_cfg.autocast is None, 'bfloat16' or "
+                              f"'float16', but got {autocast!r}.")
+        if not (method or {}).get('type'):
+            raise ConfigError(
+                'train_cfg.method needs a type, such as dict('
+                f"type='mmext.SVDP'), but got {method!r}.")
         super().__init__(runner, stream_dataloader(dataloader))
         self.reset = reset
         self.autocast = autocast
@@ -102,6 +108,7 @@ class TestTimeAdaptLoop(BaseLoop):
         self.evaluator = runner.build_evaluator(
             evaluator or dict(type='mmext.DomainIoUMetric'))
         self.evaluator.dataset_meta = self.stream.metainfo
+        check_stream(self.stream, self.model)
         self.visits = StreamStatistics()
         self.source_digest = ''
         self._iter = 0
@@ -223,7 +230,7 @@ class TestTimeAdaptLoop(BaseLoop):
         """Hand loaded weights, teacher and source to the method."""
         state = self.state_hook.state
         if not self.state_hook.loaded and not self.allow_random_source:
-            raise ValueError(
+            raise ConfigError(
                 'Adaptation starts from a trained source model, but '
                 '`load_from` is not set. Set load_from to the checkpoint of '
                 '`model`.')
@@ -255,7 +262,7 @@ class TestTimeAdaptLoop(BaseLoop):
         paths = [osp.join(folder, SOURCE_FILE) for folder in folders]
         path = next((p for p in paths if osp.isfile(p)), None)
         if path is None:
-            raise FileNotFoundError(
+            raise MissingFileError(
                 f'Resuming needs the source weights, {SOURCE_FILE}, which '
                 'the first run wrote beside its checkpoints. Looked for: '
                 f'{", ".join(osp.abspath(p) for p in paths)}. Copy the file '
@@ -264,7 +271,7 @@ class TestTimeAdaptLoop(BaseLoop):
         source = safe_load(path, map_location=device)
         self.source_digest = tensors_digest(source)
         if self.source_digest != state['source_digest']:
-            raise ValueError(
+            raise ConfigError(
                 f'{path} holds other source weights than the run to be '
                 'resumed was started from. Restore the original file, or '
                 'start again without --resume.')
@@ -338,18 +345,19 @@ class TestTimeAdaptLoop(BaseLoop):
             state (dict): ``checkpoint['adaptation']``.
 
         Raises:
-            ValueError: If stream, method or number of processes differ.
+            ConfigError: If stream, method or number of processes differ, or
+                there are several processes.
         """
         for what, now in (('frames', len(self.stream)),
                           ('method', self.method.name),
                           ('world_size', get_world_size())):
             if state[what] != now:
-                raise ValueError(
+                raise ConfigError(
                     f'The checkpoint belongs to another run: its {what} is '
                     f'{state[what]!r}, this config has {now!r}. Resume with '
                     'the config of the interrupted run.')
         if get_world_size() > 1:
-            raise ValueError(
+            raise ConfigError(
                 'An adaptation run of several processes cannot be resumed: '
                 'each process adapts a model of its own and only the first '
                 'is saved. Start again without --resume.')

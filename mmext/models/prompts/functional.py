@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
+
 # Pole of the cubic B-spline's inverse filter, and the radius at which its
 # impulse response has fallen below float32 resolution (|z|^15 < 3e-9).
 _POLE = math.sqrt(3.) - 2.
@@ -30,16 +32,16 @@ def num_prompts(size: Tuple[int, int], rate: float) -> int:
         int: K, at least 1.
 
     Raises:
-        ValueError: If ``rate`` lies outside (0, 1] or yields no entry.
+        ConfigError: If ``rate`` lies outside (0, 1] or yields no entry.
     """
     if not 0 < rate <= 1:
-        raise ValueError(
+        raise ConfigError(
             f'sparse_rate is the fraction of pixels that carry a prompt, '
             f'expected in (0, 1], but got {rate}.')
     # The rounding guards products such as 0.07 * 100 = 7.000000000000001.
     count = math.floor(round(size[0] * size[1] * rate, 6))
     if count < 1:
-        raise ValueError(
+        raise ConfigError(
             f'sparse_rate={rate} leaves no prompt entry on a view of '
             f'{size[0]}x{size[1]} pixels; use at least '
             f'{1 / (size[0] * size[1]):.2g}.')

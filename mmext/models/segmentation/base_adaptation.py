@@ -14,6 +14,7 @@ from torch.nn.modules.instancenorm import _InstanceNorm
 
 from mmext.models.teachers import GroupEMA
 from mmext.utils.random import RandomSource
+from mmext.utils.user_error import ConfigError
 from .frame import Frame
 
 PROMPT = 'visual_prompt'
@@ -64,7 +65,7 @@ def set_trainable(model: nn.Module, adapt: str) -> List[str]:
         list[str]: Names of the trainable parameters.
 
     Raises:
-        ValueError: If nothing matches.
+        ConfigError: If nothing matches, or nothing but the prompt.
     """
     if adapt == 'none':
         return []
@@ -83,10 +84,11 @@ def set_trainable(model: nn.Module, adapt: str) -> List[str]:
         param.requires_grad_(wanted)
         if wanted:
             chosen.append(name)
-    if not chosen:
+    if not chosen or adapt != 'prompt' and all(
+            name.startswith(f'{PROMPT}.') for name in chosen):
         names = [name for name, _ in model.named_parameters()][:3]
-        raise ValueError(
-            f"adapt={adapt!r} selects no parameter. Use 'all', 'norm', "
+        raise ConfigError(
+            f"adapt={adapt!r} selects no parameter of the network. Use 'all', 'norm', "
             f"'prompt' or a regular expression for names like {names}.")
     return chosen
 
@@ -207,7 +209,7 @@ class BaseAdaptation:
         if not self.batch_stats:
             return
         if not use_batch_statistics(model):
-            raise ValueError(
+            raise ConfigError(
                 f'{self.name}: batch_stats=True needs a model with batch-norm '
                 f'layers, but {type(model).__name__} has none. Leave it out; '
                 'the method without learning is then SourceOnly.')

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmext.models.teachers import anchor_gate, stochastic_restore
 from mmext.registry import TASK_UTILS
+from mmext.utils.user_error import ConfigError
 from .base_adaptation import PROMPT, BaseAdaptation, StepResult
 from .frame import Frame, View
 from .segmentor_ops import (PromptFn, ensemble, student_logits,
@@ -62,11 +63,15 @@ class CoTTA(BaseAdaptation):
                  batch_stats: bool = False) -> None:
         super().__init__(adapt, reference_view, batch_stats)
         if reset_optimizer not in ('never', 'domain'):
-            raise ValueError("reset_optimizer is 'never' or 'domain', got "
-                             f'{reset_optimizer!r}.')
-        if not 0 <= restore_prob <= 1:
-            raise ValueError('restore_prob is a probability in [0, 1], got '
-                             f'{restore_prob}.')
+            raise ConfigError("reset_optimizer is 'never' or 'domain', got "
+                              f'{reset_optimizer!r}.')
+        for name, value in (('restore_prob', restore_prob), ('decay', decay)):
+            if not 0 <= value <= 1:
+                raise ConfigError(f'{name} lies in [0, 1], but got '
+                                  f'{value!r}.')
+        if views_per_batch < 1:
+            raise ConfigError('views_per_batch is at least 1, but got '
+                              f'{views_per_batch!r}.')
         self.decay = decay
         self.anchor_threshold = anchor_threshold
         self.restore_prob = restore_prob

@@ -5,6 +5,8 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
+
 
 @dataclass
 class View:
@@ -87,7 +89,7 @@ class Frame:
                 unmirrored view.
 
         Raises:
-            ValueError: If the choice is impossible or not unique.
+            ConfigError: If the choice is impossible or not unique.
         """
         plain = [i for i, v in enumerate(self.views) if not v.flip_dims]
         listing = ', '.join(
@@ -96,12 +98,12 @@ class Frame:
         if index is None and len(plain) == 1:
             return plain[0]
         if index is None:
-            raise ValueError(
+            raise ConfigError(
                 f'The pipeline yields {len(plain)} unmirrored views, so '
                 f'`reference_view` must say which one is the reference '
                 f'(ratio 1.0). Views: {listing}.')
         if index not in plain:
-            raise ValueError(
+            raise ConfigError(
                 f'reference_view={index} must be an unmirrored view of the '
                 f'pipeline. Views: {listing}.')
         return index

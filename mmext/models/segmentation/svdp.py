@@ -14,6 +14,7 @@ from mmext.models.prompts.functional import (SplineResizer, num_prompts,
                                              resize_map, sparse_map)
 from mmext.models.uncertainty import uncertainty_map
 from mmext.registry import TASK_UTILS
+from mmext.utils.user_error import ConfigError
 from .base_adaptation import PROMPT, StepResult
 from .cotta import CoTTA
 from .frame import Frame, View
@@ -101,13 +102,16 @@ class SVDP(CoTTA):
                    ('prompt_mode', prompt_mode, ('add', )))
         for name, value, allowed in choices:
             if value not in allowed:
-                raise ValueError(f'SVDP: {name} is one of {allowed}, but got '
-                                 f'{value!r}.')
+                raise ConfigError(f'SVDP: {name} is one of {allowed}, but '
+                                  f'got {value!r}.')
         if mc_passes < 2:
-            raise ValueError('SVDP: the variance needs mc_passes >= 2, but '
-                             f'got {mc_passes}.')
+            raise ConfigError('SVDP: the variance needs mc_passes >= 2, but '
+                              f'got {mc_passes}.')
+        if not 0 <= mc_dropout < 1:
+            raise ConfigError('SVDP: mc_dropout is a probability in [0, 1), '
+                              f'but got {mc_dropout}.')
         if self.adapt == 'prompt' and not prompt_grad:
-            raise ValueError(
+            raise ConfigError(
                 "SVDP: adapt='prompt' with prompt_grad=False leaves nothing "
                 'to train. Set prompt_grad=True, or adapt the network.')
         self.sparse_rate = sparse_rate

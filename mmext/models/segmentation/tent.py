@@ -8,6 +8,7 @@ from mmengine.optim import OptimWrapper
 from torch import Tensor
 
 from mmext.registry import TASK_UTILS
+from mmext.utils.user_error import ConfigError
 from .base_adaptation import BaseAdaptation, StepResult
 from .frame import Frame
 from .segmentor_ops import ensemble, student_logits
@@ -61,7 +62,7 @@ class Tent(BaseAdaptation):
                  batch_stats: bool = False) -> None:
         super().__init__(adapt, reference_view, batch_stats)
         if loss not in ('pseudo_label', 'entropy'):
-            raise ValueError(
+            raise ConfigError(
                 f"Tent's loss is 'pseudo_label' or 'entropy', got {loss!r}.")
         self.loss = loss
 

@@ -76,8 +76,18 @@ class VDP(CoTTA):
         return prompt(view.x, flip=-1 in view.flip_dims)
 
     def check_gradients(self) -> None:
-        """Damp the agnostic map where the domain moves it most."""
+        """Damp the agnostic map where the domain moves it most.
+
+        Raises:
+            RuntimeError: If no gradient reached the prompt.
+        """
         grad = getattr(self.model, PROMPT).agnostic.grad
+        if grad is None:
+            raise RuntimeError(
+                'VDP: no gradient reached the prompt, so it would never '
+                'train. Check that nothing between the image and the loss is '
+                'under no_grad or detached (frozen stages that run without '
+                'gradients, for instance).')
         mean = grad.abs().mean()
         if mean > 0:
             grad.div_(1 + grad.abs() / mean)

@@ -88,8 +88,9 @@ def classifier_input(head: nn.Module,
     if not last:
         raise ValueError(
             f'{type(head).__name__} executed no Conv2d or Linear layer, so '
-            'there is no classifier to put dropout before. Set mc_passes=0 '
-            'or use another head.')
+            'there is no classifier to put dropout before. Use a head that '
+            'ends in one, or a method without uncertainty, such as '
+            'mmext.CoTTA.')
     return last['module'], last['input'], last['output'] is output
 
 

@@ -3,6 +3,7 @@
 import os
 import os.path as osp
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from mmengine.registry import TRANSFORMS  # noqa: E402
 from mmengine.runner import Runner, load_checkpoint  # noqa: E402
 
 from mmext.utils.io import safe_load  # noqa: E402
-from ...toy_models import build_toy, init_scope  # noqa: E402
+from ...toy_models import build_toy, init_scope, toy_config  # noqa: E402
 from ...toy_runs import plain_pipeline, quick_runner  # noqa: E402
 from .common import (METHODS, SVDP, adaptation_config,  # noqa: E402
                      assert_equal, predictions, report, run, state)
@@ -148,6 +149,8 @@ def broken(tmp_path, change):
 @pytest.mark.parametrize('change, match', [
     (lambda s: s.pop('backbone.conv1.weight'),
      r'1 missing:\n    backbone.conv1.weight'),
+    (lambda s: s['backbone.conv1.weight'][0].fill_(float('nan')),
+     r'1 not finite:\n    backbone.conv1.weight'),
     (lambda s: s.update(extra=torch.zeros(1)), r'1 unexpected:\n    extra'),
     (lambda s: s.update(
         {'decode_head.conv_seg.bias': torch.zeros(7)}),
@@ -195,6 +198,28 @@ def test_unknown_reset(tmp_path):
         run(adaptation_config(tmp_path, SVDP, reset='epoch'))
 
 
+def test_other_classes_than_the_stream(tmp_path):
+    """Labels of 19 classes do not score a model of 5."""
+    model = toy_config(num_classes=5)
+    with pytest.raises(ValueError, match='5 classes, .* has 19: road'):
+        run(adaptation_config(tmp_path, SVDP, model=model))
+
+
+def test_empty_domain(tmp_path):
+    """A domain that settings leave without frames is not passed over."""
+    cfg = adaptation_config(tmp_path, SVDP)
+    cfg.train_dataloader.dataset.domains.night.indices = 0
+    with pytest.raises(ValueError, match='No frame in .* night'):
+        run(cfg)
+
+
+@pytest.mark.parametrize('method', [None, dict(reference_view=2)])
+def test_no_method(method, tmp_path):
+    """A method without a type is refused with an example."""
+    with pytest.raises(ValueError, match="type='mmext.SVDP'"):
+        run(adaptation_config(tmp_path, method))
+
+
 def test_plain_test_dataset(tmp_path):
     """A host's own test loader: any sampler, no domains, one view."""
     cfg = adaptation_config(tmp_path, dict(type='mmext.Tent'))
@@ -222,6 +247,21 @@ def test_frames_without_labels(tmp_path):
     assert content['stats']['r1/fog']['frames'] == 1
     assert content['stats']['r1/night']['uncertainty'] > 0
     assert len(predictions(runner)) == 2
+    with open(osp.join(runner.work_dir, 'adaptation_report.md')) as file:
+        assert 'nothing was scored' in file.read()
+
+
+def test_labels_of_ignored_pixels_only(tmp_path):
+    """Nothing to score is no reason to lose the run at its end."""
+    cfg = adaptation_config(tmp_path, METHODS['cotta'], count=1)
+    for dataset in cfg.train_dataloader.dataset.domains.values():
+        folder = osp.join(dataset.data_root, dataset.data_prefix.seg_map_path)
+        for path, _, names in os.walk(folder):
+            for name in names:
+                cv2.imwrite(
+                    osp.join(path, name), np.full((64, 96), 255, np.uint8))
+    runner = run(cfg)
+    assert report(runner)['report']['mIoU'] is None
     with open(osp.join(runner.work_dir, 'adaptation_report.md')) as file:
         assert 'nothing was scored' in file.read()
 
@@ -280,7 +320,6 @@ def test_report_content(tmp_path):
 
 def test_tools_config_of_a_paper(tmp_path):
     """Property 46: the main config, two frames, on a tiny model."""
-    from ...toy_models import toy_config
     root = osp.join(osp.dirname(__file__), '../../../configs/svdp')
     small = adaptation_config(tmp_path, SVDP, count=1)
     init_scope()

@@ -301,7 +301,10 @@ def test_infinite_gradient(monkeypatch):
     (dict(pairing='place'), 'pairing'),
     (dict(prompt_mode='replace'), 'prompt_mode'),
     (dict(mc_passes=1), 'mc_passes'),
+    (dict(mc_dropout=1.), 'mc_dropout'),
     (dict(restore_prob=2.), 'restore_prob'),
+    (dict(decay=1.1), 'decay'),
+    (dict(views_per_batch=0), 'views_per_batch'),
     (dict(reset_optimizer='round'), 'reset_optimizer'),
     (dict(adapt='prompt', prompt_grad=False), 'nothing to train'),
 ])
@@ -309,6 +312,12 @@ def test_wrong_options(options, match):
     """Settings that cannot work are refused at once."""
     with pytest.raises(ValueError, match=match):
         SVDP(**options)
+
+
+def test_adapt_nothing_but_the_prompt():
+    """A pattern without a match does not silently freeze the network."""
+    with pytest.raises(ValueError, match='no parameter of the network'):
+        start(svdp(adapt='transformer'))
 
 
 @pytest.mark.parametrize('resize', ['bilinear', 'area'])

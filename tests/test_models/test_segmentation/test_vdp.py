@@ -77,6 +77,14 @@ def test_teacher_prompt_is_an_average():
         assert torch.allclose(teacher, 0.1 * student, atol=1e-8)
 
 
+def test_no_gradient():
+    """A prompt that no gradient reaches is an error, not a crash."""
+    method = vdp()
+    start(method)
+    with pytest.raises(RuntimeError, match='reached the prompt'):
+        method.check_gradients()
+
+
 def test_reset():
     """Property 31: a reset returns to the plain image."""
     method = vdp()
