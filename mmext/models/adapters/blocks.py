@@ -1,0 +1,81 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""What MoSA asks of a host's transformer blocks and of a whole host."""
+from typing import Any, Callable, Dict, List, Optional, Tuple, Type
+
+import torch.nn as nn
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from .slots import AdaptedModule
+
+
+class AdaptedBlock(AdaptedModule):
+    """Base of adapted transformer blocks; the rim has one for each host.
+
+    A binding declares what its host offers and writes the block's formula
+    once, with hooks for the adapter.
+    """
+
+    # Which bottleneck styles the block can carry.
+    styles: Tuple[str, ...] = ('AdaptFormer', 'Pfeiffer', 'Houlsby')
+    # Whether a bottleneck adapter has a LayerNorm of its own here.
+    adapter_norm = True
+    # Paths of the attention, its fused ``qkv`` and its output projection;
+    # empty if the attention has no such layers.
+    attention: Dict[str, str] = {}
+
+    @staticmethod
+    def width(block: nn.Module) -> int:
+        """Width of the block's tokens."""
+        raise NotImplementedError
+
+    def checkpointed(self, function: Callable[[Tensor], Tensor],
+                     x: Tensor) -> Tensor:
+        """Run ``function``, recomputing it in backward if the host asks."""
+        if getattr(self, 'with_cp', False) and x.requires_grad:
+            return checkpoint(function, x, use_reentrant=False)
+        return function(x)
+
+
+class Host:
+    """How a whole model is trained with two passes; the rim has bindings.
+
+    Two passes need the logits of both and the host's own loss on the first,
+    so the loss is taken apart.
+    """
+
+    @staticmethod
+    def features(model: nn.Module, inputs: Tensor) -> Any:
+        """Features of a batch."""
+        raise NotImplementedError
+
+    @staticmethod
+    def logits(model: nn.Module, feats: Any) -> Tensor:
+        """Logits of the main head, classes on axis 1."""
+        raise NotImplementedError
+
+    @staticmethod
+    def loss(model: nn.Module, feats: Any, logits: Tensor,
+             data_samples: List[Any]) -> Dict[str, Tensor]:
+        """The host's losses, given features and logits."""
+        raise NotImplementedError
+
+
+_HOSTS: List[Tuple[Type[nn.Module], Type[Host]]] = []
+
+
+def register_host(model_type: Type[nn.Module]) -> Callable:
+    """Class decorator: the binding of ``model_type`` and its subclasses."""
+
+    def register(cls: Type[Host]) -> Type[Host]:
+        _HOSTS.append((model_type, cls))
+        return cls
+
+    return register
+
+
+def find_host(model: nn.Module) -> Optional[Type[Host]]:
+    """The binding of a model, None if there is none."""
+    return next(
+        (cls for kind, cls in reversed(_HOSTS) if isinstance(model, kind)),
+        None)

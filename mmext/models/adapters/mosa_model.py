@@ -1,0 +1,448 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The wrapper that turns a host model into one tuned with MoSA."""
+import re
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+
+import torch
+import torch.nn as nn
+from mmengine.logging import print_log
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from mmext.registry import MODELS
+from mmext.utils.random import RandomSource
+from .blocks import find_host
+from .functional import deep_alignment, symmetric_kl
+from .injection import Plan, find_blocks
+from .loading import check_adapter_state
+from .passes import Drawing, OutputTap, chunk, on_backward
+from .slots import SLOT, slots
+from .split_linear import SplitLinear
+from .update_guard import UpdateGuard
+
+_LOSS = dict(kl_weight=1., aux_ce_weight=0., deep_weight=0., deep_blocks=6)
+DEFAULT_NAME = 'default'
+
+
+@MODELS.register_module()
+class MoSAModel(BaseModel):
+    r"""Fine-tune a host model with a mixture of sparse adapters.
+
+    Adapters (arXiv 2312.02923) are put into the blocks of the host after its
+    weights are there. Each is split into N modules that share out its
+    elements; every pass of a training step uses one drawn module per
+    projection, and evaluation uses their merge, which has the size and cost
+    of a standard adapter. A step runs two passes over the batch:
+
+    .. math::
+        L = CE(z^1, y) + \lambda_{aux} CE(z^2, y) +
+        \lambda_{kl} \tfrac12 [KL(sg(p^2) \| p^1) + KL(sg(p^1) \| p^2)] +
+        \lambda_{deep} \tfrac1L \sum_{l \le 6} MSE(h^1_l, h^2_l)
+
+    The wrapper has the host's parameter names and answers to its methods, so
+    ``state_dict``, layer-wise decay and stock tools see the host plus keys
+    ``<block>.mosa.<adapter name>.*``. Host weights are frozen, the head is
+    trained.
+
+    Args:
+        module (dict | nn.Module): The whole host: a classifier or a
+            segmentor. A config is built and its ``init_weights`` is called;
+            a module is taken as it is.
+        adapter (dict): ``type`` is ``AdaptFormer``, ``Pfeiffer``,
+            ``Houlsby`` or ``LoRA``, or one of the plain baselines
+            ``BitFit``, ``SSF``, ``LinearProbe``, ``FullFineTune``. The other
+            keys are options of that class. ``fixed_mask=True`` trains one
+            random 1/N of a standard adapter instead of modules.
+        num_modules (int): N; 1 is the standard adapter. Defaults to 4.
+        split (str): Which projection is split: ``'up'``, ``'down'`` or
+            ``'both'``. Defaults to ``'up'``.
+        granularity (str): ``'element'``, ``'row'`` or ``'column'``.
+            Defaults to ``'element'``.
+        split_bias (bool): Split biases too. Defaults to False.
+        tie_indices (bool): One draw for both projections of an adapter.
+            Defaults to False.
+        storage (str): ``'compact'``, or ``'replicated'`` as in the authors'
+            code, see
+            :class:`~mmext.models.adapters.split_linear.SplitLinear`.
+            Defaults to ``'compact'``.
+        inactive (str): What an optimizer step does to modules that were not
+            drawn: ``'zero_grad'`` moves them by their momentum, ``'skip'``
+            leaves weights and moments untouched. Defaults to
+            ``'zero_grad'``.
+        merge (str): ``'mean'``, ``'union'`` or ``'official_joint'``.
+            Defaults to ``'mean'``.
+        num_passes (int): 1 or 2. Defaults to 2.
+        batch_passes (bool): Run both passes as one batch of twice the size;
+            else one after the other, with half the peak memory of the
+            backbone's temporary buffers. Defaults to True.
+        loss (dict, optional): ``kl_weight`` (1.0), ``aux_ce_weight`` (0.0),
+            ``deep_weight`` (0.0; 0.01 as published for Cars) and
+            ``deep_blocks`` (6).
+        targets (Sequence[dict], optional): Which blocks, each a
+            ``dict(pattern=..., **overrides)`` with a class name, a regular
+            expression or a suffix. Defaults to None, every block.
+        train_head (bool | Sequence[str]): Keep the host's heads trainable;
+            or regular expressions of parameter names to keep trainable.
+            Defaults to True.
+        frozen_backbone_eval (bool): Keep the frozen backbone in eval mode
+            in training, without dropout and stochastic depth; adapters stay
+            in training mode. Defaults to False, as published.
+        seed (int): Seed of masks and draws, not of the run. Defaults to 0.
+        data_preprocessor (dict, optional): Not used; the host has one.
+
+    Examples:
+        >>> model = dict(
+        ...     type='mmext.MoSAModel',
+        ...     module=dict(type='ImageClassifier', ...),
+        ...     adapter=dict(type='AdaptFormer', bottleneck=64))
+        >>> custom_hooks = [dict(type='mmext.MoSAHook')]
+    """
+
+    def __init__(self,
+                 module: Union[dict, nn.Module],
+                 adapter: dict = dict(type='AdaptFormer'),
+                 num_modules: int = 4,
+                 split: str = 'up',
+                 granularity: str = 'element',
+                 split_bias: bool = False,
+                 tie_indices: bool = False,
+                 storage: str = 'compact',
+                 inactive: str = 'zero_grad',
+                 merge: str = 'mean',
+                 num_passes: int = 2,
+                 batch_passes: bool = True,
+                 loss: Optional[dict] = None,
+                 targets: Optional[Sequence[dict]] = None,
+                 train_head: Union[bool, Sequence[str]] = True,
+                 frozen_backbone_eval: bool = False,
+                 seed: int = 0,
+                 data_preprocessor: Optional[dict] = None) -> None:
+        super().__init__()
+        if inactive not in ('zero_grad', 'skip'):
+            raise ValueError("inactive is 'zero_grad' or 'skip', but got "
+                             f'{inactive!r}.')
+        if num_passes not in (1, 2):
+            raise ValueError(f'num_passes is 1 or 2, but got {num_passes!r}.')
+        unknown = sorted(set(loss or {}) - set(_LOSS))
+        if unknown:
+            raise ValueError(f'loss takes {", ".join(_LOSS)}, but got '
+                             f'{", ".join(unknown)}.')
+        self.inactive = inactive
+        self.num_passes = num_passes
+        self.batch_passes = batch_passes
+        self.loss_cfg = dict(_LOSS, **(loss or {}))
+        self.train_head = train_head
+        self.frozen_backbone_eval = frozen_backbone_eval
+        self.seed = seed
+        self.split_cfg = dict(
+            num_modules=num_modules,
+            split=split,
+            granularity=granularity,
+            split_bias=split_bias,
+            tie_indices=tie_indices,
+            storage=storage,
+            merge=merge,
+            seed=seed)
+        self.adapter_cfgs: Dict[str, dict] = {}
+        plan = Plan(adapter, self.split_cfg, targets)
+        self._adopt(module)
+        self.rng = RandomSource(seed)
+        self._drawing: Optional[Drawing] = None
+        self._inject(DEFAULT_NAME, plan, adapter, targets)
+        self._register_load_state_dict_pre_hook(check_adapter_state, True)
+
+    # The host --------------------------------------------------------------
+
+    def _adopt(self, module: Union[dict, nn.Module]) -> None:
+        """Take over the host's children, so that names stay the host's."""
+        if isinstance(module, dict):
+            module = MODELS.build(module)
+            # Now: the host's own initialisation knows nothing of adapters
+            # and would overwrite them (zero up-projections).
+            if hasattr(module, 'init_weights'):
+                module.init_weights()
+        preprocessor = self._modules.get('data_preprocessor')
+        if 'data_preprocessor' not in module._modules:
+            module.add_module('data_preprocessor', preprocessor)
+        # Shared tables instead of a child: ``module.`` in front of every
+        # name would break everything that compares names with the host's.
+        self.__dict__['module'] = module
+        for table in ('_modules', '_parameters', '_buffers',
+                      '_non_persistent_buffers_set'):
+            self.__dict__[table] = module.__dict__[table]
+        self.host = find_host(module)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if 'module' not in self.__dict__:
+                raise
+            return getattr(self.__dict__['module'], name)
+
+    def init_weights(self) -> None:
+        """Do nothing: the host was initialised before injection."""
+
+    def train(self, mode: bool = True) -> 'MoSAModel':
+        """Set the mode of host and adapters; see ``frozen_backbone_eval``."""
+        self.training = mode
+        self.module.train(mode)
+        if mode and self.frozen_backbone_eval:
+            getattr(self.module, 'backbone', self.module).eval()
+            self.module.training = True
+        for _, slot in slots(self):
+            slot.train(mode)
+        return self
+
+    # Adapters --------------------------------------------------------------
+
+    def _inject(self, name: str, plan: Plan, adapter: dict,
+                targets: Optional[Sequence[dict]]) -> None:
+        plan.inject(self.module, name)
+        self.adapter_cfgs[name] = dict(
+            adapter=dict(adapter), targets=targets, split=dict(plan.split))
+        self._freeze(plan)
+        self._drawing = None
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        total = sum(p.numel() for p in self.parameters())
+        print_log(
+            f'MoSA: {len(self.adapter_modules())} adapters of type '
+            f'{plan.type} in {type(self.module).__name__}; {trained} of '
+            f'{total} parameters are trainable',
+            logger='current')
+
+    def _freeze(self, plan: Plan) -> None:
+        """Let adapters, heads and what the type asks for be trained."""
+        own = set(plan.trainable_names(self.module))
+        inside = {
+            id(p)
+            for _, slot in slots(self)
+            for p in slot.parameters()
+        }
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(
+                id(parameter) in inside or name in own
+                or self._is_head(name))
+
+    def _is_head(self, name: str) -> bool:
+        if isinstance(self.train_head, bool):
+            return self.train_head and 'head' in name.split('.')[0]
+        return any(re.search(p, name) for p in self.train_head)
+
+    def adapter_modules(self, name: Optional[str] = None
+                        ) -> Dict[str, nn.Module]:
+        """Adapters of one name, or of the active one, by host module.
+
+        Args:
+            name (str, optional): Adapter name. Defaults to None, whichever
+                is active.
+
+        Returns:
+            dict[str, nn.Module]: Name of the host module -> adapter.
+        """
+        found = {}
+        for path, slot in slots(self):
+            wanted = name or slot.active
+            if wanted in slot:
+                found[path] = slot[wanted]
+        return found
+
+    def split_layers(self) -> Dict[str, SplitLinear]:
+        """All split layers of the active adapters, by full name."""
+        return {
+            f'{path}.{SLOT}.{slot.active}.{name}' if name else
+            f'{path}.{SLOT}.{slot.active}': layer
+            for path, slot in slots(self)
+            if slot.active in slot
+            for name, layer in slot[slot.active].named_modules()
+            if isinstance(layer, SplitLinear)
+        }
+
+    @property
+    def merged(self) -> bool:
+        """bool: Whether the active adapters are collapsed."""
+        return any(layer.merged for layer in self.split_layers().values())
+
+    def merge(self) -> None:
+        """Collapse the active adapters to standard ones; idempotent."""
+        for layer in self.split_layers().values():
+            layer.merge()
+
+    def unmerge(self) -> None:
+        """Bring the modules back, bit for bit as they were."""
+        for layer in self.split_layers().values():
+            layer.unmerge()
+
+    @contextmanager
+    def disable_adapters(self) -> Iterator[None]:
+        """Within the context the host computes without adapters."""
+        before = [(slot, slot.enabled) for _, slot in slots(self)]
+        try:
+            for slot, _ in before:
+                slot.enabled = False
+            yield
+        finally:
+            for slot, enabled in before:
+                slot.enabled = enabled
+
+    # Draws -----------------------------------------------------------------
+
+    @property
+    def drawing(self) -> Drawing:
+        """Drawing: The draws of the active adapters."""
+        if self._drawing is None:
+            self._drawing = Drawing(list(self.adapter_modules().values()))
+        return self._drawing
+
+    @torch.compiler.disable
+    def draw(self, num_passes: Optional[int] = None) -> Tensor:
+        """Draw the modules of the next training step.
+
+        Every pass gets indices of its own, uniform and independent, from a
+        generator that only this model uses; all ranks draw the same.
+
+        Args:
+            num_passes (int, optional): Defaults to None, the model's.
+
+        Returns:
+            Tensor: Indices, shape (passes, draws), in execution order.
+        """
+        table = self.drawing.draw(num_passes or self.num_passes, self.rng)
+        return self.set_indices(table)
+
+    @torch.compiler.disable
+    def set_indices(self, table: Tensor) -> Tensor:
+        """Set the modules of the next training step instead of drawing.
+
+        Args:
+            table (Tensor): Indices, shape (passes, draws).
+
+        Returns:
+            Tensor: ``table``.
+        """
+        self.drawing.set(table, next(self.parameters()).device)
+        return table
+
+    @torch.compiler.disable
+    def _ready(self, num_passes: int) -> None:
+        """Draw, unless a hook has done so for this step."""
+        if not self.drawing.take(num_passes):
+            self.draw(num_passes)
+            self.drawing.take(num_passes)
+
+    def guard(self, optimizer: torch.optim.Optimizer) -> UpdateGuard:
+        """Make ``optimizer`` treat undrawn modules as ``inactive`` says.
+
+        :class:`~mmext.engine.hooks.MoSAHook` calls it; a training loop of
+        your own calls it once, after the optimizer is made.
+        """
+        return UpdateGuard(self, optimizer)
+
+    # Forward and loss ------------------------------------------------------
+
+    def forward(self,
+                inputs: Tensor,
+                data_samples: Optional[list] = None,
+                mode: str = 'tensor') -> Any:
+        """The host's forward; ``mode='loss'`` is :meth:`loss`."""
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if self.training:
+            self._ready(1)
+        return self.module(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, data_samples: List[Any]) -> dict:
+        """Losses of one training step, both passes.
+
+        Args:
+            inputs (Tensor): Batch, shape (B, ...).
+            data_samples (list): Its annotations.
+
+        Returns:
+            dict[str, Tensor]: The host's losses of the first pass, and
+            ``loss_kl``, ``loss_aux``, ``loss_deep`` where they are used.
+
+        Raises:
+            RuntimeError: While merged.
+        """
+        if not self.training:
+            return self.module.loss(inputs, data_samples)
+        if self.merged:
+            raise RuntimeError(
+                'The adapters are merged, so there are no modules to train. '
+                'Call unmerge() first.')
+        self._ready(self.num_passes)
+        if self.num_passes == 1:
+            return self.module.loss(inputs, data_samples)
+        if self.host is None:
+            raise TypeError(
+                f'Two passes need a host whose loss mmext can take apart, '
+                f'but {type(self.module).__name__} is not one. Wrap an '
+                'ImageClassifier (mmpretrain) or an EncoderDecoder (mmseg), '
+                'or set num_passes=1.')
+        run = self._batched if self.batch_passes else self._in_sequence
+        feats, logits, hidden = run(inputs)
+        losses = self.host.loss(self.module, feats[0], logits[0],
+                                data_samples)
+        return self._add_terms(losses, feats, logits, hidden, data_samples)
+
+    def _tap(self) -> OutputTap:
+        blocks = [block for _, block in find_blocks(self.module)]
+        self._num_blocks = len(blocks)
+        wanted = self.loss_cfg['deep_blocks'] \
+            if self.loss_cfg['deep_weight'] else 0
+        return OutputTap(blocks[:wanted])
+
+    def _batched(self, inputs: Tensor) -> tuple:
+        """Both passes as one batch: its halves meet different modules."""
+        with self._tap() as tap:
+            feats = self.host.features(self.module,
+                                       torch.cat([inputs, inputs]))
+        logits = self.host.logits(self.module, feats)
+        hidden = [chunk(h, 2) for h in tap.outputs]
+        return chunk(feats, 2), logits.chunk(2), [list(h) for h in zip(
+            *hidden)] or [[], []]
+
+    def _in_sequence(self, inputs: Tensor) -> tuple:
+        """One pass after the other."""
+        feats, logits, hidden = [], [], []
+        for i in range(2):
+            self.drawing.enter(i)
+            with self._tap() as tap:
+                found = self.host.features(self.module, inputs)
+            # A recomputed block needs the modules of its own pass.
+            found, outputs = on_backward(
+                lambda i=i: self.drawing.enter(i), (found, tap.outputs))
+            feats.append(found)
+            hidden.append(list(outputs))
+            logits.append(self.host.logits(self.module, found))
+        return feats, logits, hidden
+
+    def _add_terms(self, losses: dict, feats: list, logits: list,
+                   hidden: list, data_samples: list) -> dict:
+        cfg, losses = self.loss_cfg, dict(losses)
+        if cfg['kl_weight']:
+            losses['loss_kl'] = cfg['kl_weight'] * symmetric_kl(*logits)
+        if cfg['aux_ce_weight']:
+            second = self.host.loss(self.module, feats[1], logits[1],
+                                    data_samples)
+            total, _ = self.module.parse_losses(second)
+            losses['loss_aux'] = cfg['aux_ce_weight'] * total
+        if cfg['deep_weight']:
+            losses['loss_deep'] = cfg['deep_weight'] * deep_alignment(
+                *hidden, self._num_blocks)
+        return losses
+
+    def predict(self, inputs: Tensor, data_samples: Optional[list] = None,
+                **kwargs) -> Any:
+        """The host's predictions."""
+        return self.module.predict(inputs, data_samples, **kwargs)
+
+    # State beside the state dict -------------------------------------------
+
+    def is_adapter_key(self, key: str) -> bool:
+        """Whether a state-dict key belongs to an adapter."""
+        return f'.{SLOT}.' in f'.{key}' and any(
+            key.startswith(f'{path}.{SLOT}.' if path else f'{SLOT}.')
+            for path, _ in slots(self))

@@ -1,0 +1,9 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Parts for mmpretrain classifiers."""
+from .mosa_swin import MoSASwinBlock, MoSAWindowAttention
+from .mosa_vit import MoSAViTAttention, MoSAViTLayer, ImageClassifierHost
+
+__all__ = [
+    'ImageClassifierHost', 'MoSASwinBlock', 'MoSAViTAttention',
+    'MoSAViTLayer', 'MoSAWindowAttention'
+]
