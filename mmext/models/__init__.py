@@ -1,6 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Models: a host-free core and one rim per host toolbox."""
 from mmext.registry import import_rim
-from . import prompts, teachers, uncertainty  # noqa: F401
+from . import adapters, prompts, teachers, uncertainty  # noqa: F401
 
-import_rim(__name__, dict(segmentation='mmseg'))
+import_rim(__name__, dict(classification='mmpretrain', segmentation='mmseg'))

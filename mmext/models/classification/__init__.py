@@ -1,7 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Parts for mmpretrain classifiers."""
 from .mosa_swin import MoSASwinBlock, MoSAWindowAttention
-from .mosa_vit import MoSAViTAttention, MoSAViTLayer, ImageClassifierHost
+from .mosa_vit import ImageClassifierHost, MoSAViTAttention, MoSAViTLayer
 
 __all__ = [
     'ImageClassifierHost', 'MoSASwinBlock', 'MoSAViTAttention',

@@ -3,6 +3,8 @@
 from .base_adaptation import PROMPT, BaseAdaptation, StepResult, set_trainable
 from .cotta import CoTTA
 from .frame import Frame, View
+from .mosa_mit import (EncoderDecoderHost, MoSAMiTLayer, MoSASegSwinBlock,
+                       MoSASegViTLayer)
 from .segformer_nvidia_head import (NVIDIAMixVisionTransformer,
                                     NVIDIASegformerHead)
 from .source_only import BNStats, SourceOnly
@@ -11,7 +13,8 @@ from .tent import Tent
 from .vdp import VDP
 
 __all__ = [
-    'BNStats', 'BaseAdaptation', 'CoTTA', 'Frame', 'SVDP', 'SourceOnly',
-    'NVIDIAMixVisionTransformer', 'NVIDIASegformerHead', 'PROMPT',
-    'StepResult', 'Tent', 'VDP', 'View', 'set_trainable'
+    'BNStats', 'BaseAdaptation', 'CoTTA', 'EncoderDecoderHost', 'Frame',
+    'MoSAMiTLayer', 'MoSASegSwinBlock', 'MoSASegViTLayer',
+    'NVIDIAMixVisionTransformer', 'NVIDIASegformerHead', 'PROMPT', 'SVDP',
+    'SourceOnly', 'StepResult', 'Tent', 'VDP', 'View', 'set_trainable'
 ]
