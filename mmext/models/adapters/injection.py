@@ -101,6 +101,15 @@ def _shown(names: Sequence[str]) -> str:
         f'{names[0]}, {names[1]}, ..., {names[-1]}'
 
 
+def plain(value: Any) -> Any:
+    """A config value without config types, fit for any file."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return value
+
+
 class Plan:
     """What an adapter config asks for, checked before anything changes.
 

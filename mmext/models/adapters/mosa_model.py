@@ -14,7 +14,7 @@ from mmext.registry import MODELS
 from mmext.utils.random import RandomSource
 from .blocks import find_host
 from .functional import deep_alignment, symmetric_kl
-from .injection import Plan, find_blocks
+from .injection import Plan, find_blocks, plain
 from .loading import check_adapter_state
 from .passes import Drawing, OutputTap, chunk, on_backward
 from .slots import SLOT, slots
@@ -200,8 +200,8 @@ class MoSAModel(BaseModel):
     def _inject(self, name: str, plan: Plan, adapter: dict,
                 targets: Optional[Sequence[dict]]) -> None:
         plan.inject(self.module, name)
-        self.adapter_cfgs[name] = dict(
-            adapter=dict(adapter), targets=targets, split=dict(plan.split))
+        self.adapter_cfgs[name] = plain(
+            dict(adapter=adapter, targets=targets, split=plan.split))
         self._freeze(plan)
         self._drawing = None
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -440,6 +440,45 @@ class MoSAModel(BaseModel):
         return self.module.predict(inputs, data_samples, **kwargs)
 
     # State beside the state dict -------------------------------------------
+
+    def draw_state(self) -> dict:
+        """What a checkpoint needs to go on: generator and options."""
+        return dict(rng=self.rng.state_dict(), options=self._options())
+
+    def load_draw_state(self, state: dict) -> None:
+        """Restore what :meth:`draw_state` returned.
+
+        Raises:
+            ValueError: If it comes from a model with other options.
+        """
+        mine, given = self._options(), state['options']
+        wrong = [
+            f'{name}.{key}: checkpoint {given.get(name, {}).get(key)!r}, '
+            f'model {value!r}' for name, options in mine.items()
+            for key, value in options.items()
+            if given.get(name, {}).get(key) != value
+        ]
+        if wrong or set(given) - set(mine):
+            wrong += [f'{name}: not in the model'
+                      for name in sorted(set(given) - set(mine))]
+            raise ValueError(
+                'The checkpoint was written by a model with other adapters; '
+                'nothing was restored.\n  ' + '\n  '.join(wrong) +
+                '\nResume with the config of the interrupted run, or start '
+                'a new one without --resume.')
+        self.rng.load_state_dict(state['rng'])
+
+    def _options(self) -> Dict[str, dict]:
+        """Options of all adapters that decide masks and tensors."""
+        found = {}
+        for name, cfg in self.adapter_cfgs.items():
+            options = {
+                k: v
+                for k, v in cfg['split'].items() if k not in ('merge', 'seed')
+            }
+            found[name] = dict(
+                options, adapter=cfg['adapter'], targets=cfg['targets'])
+        return found
 
     def is_adapter_key(self, key: str) -> bool:
         """Whether a state-dict key belongs to an adapter."""

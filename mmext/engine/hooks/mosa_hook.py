@@ -1,0 +1,171 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The hook that runs a mixture of sparse adapters."""
+from typing import Any, Dict, List, Optional
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapperDict
+from mmengine.runner import Runner
+
+from mmext.models.adapters import MoSAModel
+from mmext.registry import HOOKS
+
+_FIVE_LINES = '''model = dict(
+    type='mmext.MoSAModel',
+    module=dict(type='ImageClassifier', ...),  # the model you have now
+    adapter=dict(type='AdaptFormer', bottleneck=64))
+custom_hooks = [dict(type='mmext.MoSAHook')]'''
+
+
+@HOOKS.register_module()
+class MoSAHook(Hook):
+    """Draw modules, guard the optimizer, log, save the generator, export.
+
+    Before every iteration, so for every micro-batch of an accumulated step,
+    it draws the modules of both passes; outside the forward, where neither
+    a compiled nor a recomputed graph can freeze or repeat a draw. It puts
+    the model's guard on the optimizer (``inactive`` of
+    :class:`~mmext.models.adapters.MoSAModel`) and keeps the generator's
+    state in ``checkpoint['mosa']``, with the options that a resume must
+    match. Evaluation merges on the fly, so no weights can be out of date.
+
+    The log gets ``mosa/activations_min`` and ``_max``, how often the least
+    and the most used module of a layer was drawn since the last entry, and
+    ``mosa/update_norm_k``, how far module k moved.
+
+    Args:
+        interval (int): Iterations between two entries. Defaults to 50.
+        export (str, optional): File that receives the adapters after
+            training, as
+            :func:`~mmext.models.adapters.checkpoint.save_adapter` writes
+            them. Defaults to None.
+
+    Raises:
+        TypeError: If the model is not wrapped by ``MoSAModel``; a hook
+            cannot create parameters.
+
+    Examples:
+        >>> custom_hooks = [dict(type='mmext.MoSAHook', interval=50)]
+    """
+
+    priority = 'NORMAL'
+
+    def __init__(self, interval: int = 50,
+                 export: Optional[str] = None) -> None:
+        if interval < 1:
+            raise ValueError(
+                f'interval is a positive number of iterations, got {interval}.'
+            )
+        self.interval = interval
+        self.export = export
+        self._counts: List[torch.Tensor] = []
+        self._before: Dict[str, torch.Tensor] = {}
+
+    @staticmethod
+    def model_of(runner: Runner) -> MoSAModel:
+        """The runner's model, which must be a ``MoSAModel``."""
+        model = runner.model
+        model = model.module if is_model_wrapper(model) else model
+        model = getattr(model, '_orig_mod', model)
+        if not isinstance(model, MoSAModel):
+            raise TypeError(
+                'MoSAHook needs a model of type mmext.MoSAModel, but it is a '
+                f'{type(model).__name__}. A hook cannot create parameters; '
+                f'wrap the model in your config:\n\n{_FIVE_LINES}')
+        return model
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the model before anything else happens."""
+        self.model_of(runner)
+
+    def before_train(self, runner: Runner) -> None:
+        """Guard the optimizer."""
+        model = self.model_of(runner)
+        wrapper = runner.optim_wrapper
+        wrappers = wrapper.values() if isinstance(
+            wrapper, OptimWrapperDict) else [wrapper]
+        for each in wrappers:
+            model.guard(each.optimizer)
+        self._start_entry(model)
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Any = None) -> None:
+        """Draw the modules of this iteration."""
+        table = self.model_of(runner).draw()
+        self._counts.append(table)
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Any = None,
+                         outputs: Any = None) -> None:
+        """Log activations and update norms."""
+        if not self.every_n_train_iters(runner, self.interval):
+            return
+        model = self.model_of(runner)
+        for key, value in {**self._activations(model),
+                           **self._update_norms(model)}.items():
+            runner.message_hub.update_scalar(f'train/mosa/{key}', value)
+        self._start_entry(model)
+
+    def before_save_checkpoint(self, runner: Runner,
+                               checkpoint: dict) -> None:
+        """Store the generator and the options of the split."""
+        checkpoint['mosa'] = self.model_of(runner).draw_state()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """On resume, check the options and restore the generator."""
+        if runner._resume and 'mosa' in checkpoint:
+            self.model_of(runner).load_draw_state(checkpoint['mosa'])
+
+    def after_train(self, runner: Runner) -> None:
+        """Write the adapters to :attr:`export`."""
+        if self.export is None or runner.rank != 0:
+            return
+        from mmext.models.adapters.checkpoint import save_adapter
+        save_adapter(self.model_of(runner), self.export)
+
+    # Log -------------------------------------------------------------------
+
+    def _start_entry(self, model: MoSAModel) -> None:
+        self._counts = []
+        self._before = {
+            name: layer.merged_weight('union').detach().clone()
+            for name, layer in model.split_layers().items()
+            if not layer.merged
+        }
+
+    def _activations(self, model: MoSAModel) -> Dict[str, float]:
+        if not self._counts:
+            return {}
+        table = torch.cat(self._counts)
+        counts = [
+            torch.bincount(table[:, i], minlength=draw.num_modules)
+            for i, draw in enumerate(model.drawing.draws)
+            if draw.num_modules > 1
+        ]
+        if not counts:
+            return {}
+        return dict(
+            activations_min=float(min(c.min() for c in counts)),
+            activations_max=float(max(c.max() for c in counts)))
+
+    def _update_norms(self, model: MoSAModel) -> Dict[str, float]:
+        totals: Dict[int, torch.Tensor] = {}
+        for name, layer in model.split_layers().items():
+            if name not in self._before:
+                continue
+            now = layer.merged_weight('union').detach()
+            moved = (now - self._before[name]).double().square().flatten()
+            sums = torch.zeros(
+                layer.num_modules, dtype=moved.dtype, device=moved.device)
+            sums.index_add_(0, layer.owner.long().flatten(), moved)
+            for k, value in enumerate(sums):
+                totals[k] = totals.get(k, 0) + value
+        return {
+            f'update_norm_{k}': float(value.sqrt())
+            for k, value in sorted(totals.items())
+        }
