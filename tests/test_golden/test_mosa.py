@@ -1,0 +1,602 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""MoSA against numbers recorded from the authors' code.
+
+The folder is ``$MMEXT_GOLDEN/mosa``; scenario files are found by their
+``meta_json``, and styles, shares, sizes and the number of modules are read
+from them, so that another recording of the same format works too. Updates
+are compared as after minus before, since final values alone would agree
+when nothing moved.
+"""
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+pytest.importorskip('mmpretrain')
+
+from mmengine.registry import init_default_scope  # noqa: E402
+from mmpretrain.structures import DataSample  # noqa: E402
+
+from mmext.engine.optimizers import BertAdamW  # noqa: E402
+from mmext.models.adapters import SplitLinear  # noqa: E402
+from mmext.models.adapters.functional import (deep_alignment,  # noqa: E402
+                                              module_masks, partition,
+                                              sparse_mask, symmetric_kl)
+from mmext.registry import MODELS  # noqa: E402
+
+ROOT = Path(
+    os.environ.get('MMEXT_GOLDEN',
+                   Path(__file__).parents[2].parent / 'shared' /
+                   'golden')) / 'mosa'
+FILES = sorted(ROOT.glob('*.npz'))
+pytestmark = pytest.mark.skipif(
+    not FILES,
+    reason=f'no golden numbers in {ROOT}; set MMEXT_GOLDEN to the folder '
+    'that holds mosa/')
+
+SPLIT = dict(down='up', up='down', none='both')
+GRANULARITY = dict(all='element', row='row', column='column')
+STORAGES = ('compact', 'replicated')
+
+
+def load(path):
+    with np.load(path) as file:
+        return {k: torch.from_numpy(np.asarray(file[k])) if
+                file[k].dtype.kind != 'U' else str(file[k])
+                for k in file.files}
+
+
+def metas():
+    found = {}
+    for path in FILES:
+        with np.load(path) as file:
+            if 'meta_json' in file:
+                found[path.stem] = json.loads(str(file['meta_json']))
+    return found
+
+
+METAS = metas()
+TRAJECTORIES = [name for name, meta in METAS.items() if 'T' in meta]
+SCENARIOS = [name for name in METAS if name not in TRAJECTORIES]
+CACHE = {}
+
+
+def arrays(name):
+    if name not in CACHE:
+        CACHE[name] = load(ROOT / f'{name}.npz')
+    return CACHE[name]
+
+
+def close(actual, expected, tolerance=1e-9):
+    """Within 1e-9, and within a tenth of the expected values' scale."""
+    expected = expected.double()
+    scale = float(expected.abs().max()) if expected.numel() else 0.
+    limit = min(tolerance, 0.1 * scale) if scale else tolerance
+    assert tuple(actual.shape) == tuple(expected.shape)
+    assert float((actual.double() - expected).abs().max()) <= limit
+
+
+# The model of a file ---------------------------------------------------------
+
+
+def host_config(meta):
+    if meta['kind'] == 'swin':
+        last = len(meta['depths']) - 1
+        width = meta['hidden'] * 2**last
+        return dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='SwinTransformer',
+                arch=dict(embed_dims=meta['hidden'], depths=meta['depths'],
+                          num_heads=meta['heads']),
+                img_size=meta['img'], patch_size=meta['patch'],
+                window_size=meta['window'], out_indices=(last, ),
+                drop_path_rate=0.,
+                stage_cfgs=dict(block_cfgs=dict(
+                    ffn_ratio=meta['mlp_ratio']))),
+            neck=dict(type='GlobalAveragePooling'),
+            head=dict(type='LinearClsHead', num_classes=meta['classes'],
+                      in_channels=width))
+    return dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='VisionTransformer',
+            arch=dict(embed_dims=meta['hidden'], num_layers=meta['layers'],
+                      num_heads=meta['heads'],
+                      feedforward_channels=meta['mlp']),
+            img_size=meta['img'], patch_size=meta['patch']),
+        head=dict(type='LinearClsHead', num_classes=meta['classes'],
+                  in_channels=meta['hidden']))
+
+
+def adapter_config(meta):
+    if meta['kind'] == 'mosl':
+        return dict(type='LoRA', rank=meta['r'], scale=meta['scalar'],
+                    targets=meta['mode'], o_reads='input')
+    style = meta.get('style', 'AdaptFormer')
+    options = dict(type=style, bottleneck=meta['r'], drop_rate=0.)
+    if style == 'AdaptFormer':
+        options['scale'] = meta['scalar']
+    return options
+
+
+def build(name, storage='compact', **kwargs):
+    meta, data = METAS[name], arrays(name)
+    init_default_scope('mmpretrain')
+    options = dict(
+        adapter=adapter_config(meta), num_modules=meta['N'],
+        split=SPLIT.get(meta['share'], 'both'), storage=storage,
+        split_bias=not meta.get('bias_shared_mask', True),
+        loss=dict(
+            kl_weight=meta['reg_weight'], aux_ce_weight=meta['add_weight'],
+            deep_weight=0.01 * meta['reg_weight'] * meta.get('deepreg',
+                                                             False)))
+    options.update(kwargs)
+    model = MODELS.build(
+        dict(type='mmext.MoSAModel', module=host_config(meta), **options))
+    model.double()
+    weights = {
+        ('head.fc' + k[len('w/head'):] if k.startswith('w/head.') else
+         'backbone.' + k[len('w/'):]): v
+        for k, v in data.items() if k.startswith('w/')
+    }
+    result = model.load_state_dict(weights, strict=False)
+    assert not result.unexpected_keys
+    missing = [k for k in result.missing_keys if '.mosa.' not in k]
+    assert all('relative_position_index' in k or 'attn_mask' in k
+               for k in missing)
+    return model
+
+
+def place_of(meta, block, part):
+    """Our path of the layer that a recorded name means."""
+    if meta['kind'] != 'mosl':
+        return f'backbone.{block}.mosa.default.{part}'
+    letter = part.split('.')[0]
+    layer = 'proj' if letter == 'o' else 'qkv'
+    return f'backbone.{block}.attn.{layer}.mosa.default.{part}'
+
+
+def entries(data, prefix):
+    """Recorded tensors below a prefix, by (block, layer, kind)."""
+    for key, value in data.items():
+        if key.startswith(f'{prefix}/layers.') or \
+                key.startswith(f'{prefix}/stages.'):
+            _, block, tail = key.split('/')
+            part, kind = tail.rsplit('.', 1)
+            yield (block, part, kind), value
+
+
+def locate(model, meta, block, part):
+    return model.module.get_submodule(place_of(meta, block, part))
+
+
+def put_state(model, name, prefix='adapter'):
+    """Load recorded adapters and their masks."""
+    meta, data = METAS[name], arrays(name)
+    with torch.no_grad():
+        for (block, part, kind), value in entries(data, prefix):
+            layer = locate(model, meta, block, part)
+            value = value.double()
+            if not isinstance(layer, SplitLinear):
+                getattr(layer, kind).copy_(value)
+                continue
+            masks = data[f'mask/{block}/{part}.{kind}'].bool()
+            put_split(layer, kind, value, masks)
+
+
+def put_split(layer, kind, value, masks):
+    owner = layer.owner_of(kind)
+    if owner is None:
+        assert masks.all()
+        if layer.storage == 'compact':
+            layer.bias.copy_(value)
+        else:
+            for parameter, own in zip(layer.biases, value):
+                parameter.copy_(own)
+        return
+    assert (masks.sum(0) == 1).all()
+    owner.copy_(masks.to(torch.uint8).argmax(0))
+    if layer.storage == 'replicated':
+        for parameter, own in zip(layer.parameters_of(kind), value):
+            parameter.copy_(own)
+        return
+    chosen = value.gather(0, owner.long()[None])[0]
+    layer.parameters_of(kind)[0].copy_(chosen)
+    # Off their masks all modules hold one common value.
+    other = ((owner.long() + 1) % len(value))[None]
+    setattr(layer, 'bias_init' if kind == 'bias' else 'init',
+            value.gather(0, other)[0].clone())
+
+
+def head_key(model, kind):
+    return getattr(model.head.fc, kind)
+
+
+def samples(labels):
+    return [DataSample().set_gt_label(int(y)) for y in labels]
+
+
+def choice(table):
+    return table.reshape(table.shape[0], -1)
+
+
+def run_step(model, x, y, table):
+    """Both passes with recorded indices; the losses, and the logits."""
+    model.train()
+    model.set_indices(choice(table))
+    logits = []
+    handle = model.head.fc.register_forward_hook(
+        lambda m, args, out: logits.append(out))
+    losses = model(x.double(), samples(y), mode='loss')
+    handle.remove()
+    total, _ = model.parse_losses(losses)
+    return losses, total, torch.cat(logits).chunk(2)
+
+
+def eval_logits(model, x):
+    model.eval()
+    with torch.no_grad():
+        return model(x.double())
+
+
+# Scenario files --------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+@pytest.mark.parametrize('storage', STORAGES)
+@pytest.mark.parametrize('batched', [True, False])
+def test_train_logits_and_losses(name, storage, batched):
+    """Properties 7, 15: both passes and every term of the loss."""
+    meta, data = METAS[name], arrays(name)
+    model = build(name, storage, batch_passes=batched)
+    put_state(model, name)
+    losses, total, logits = run_step(model, data['x'], data['y'],
+                                     data['choice'])
+    for i in range(2):
+        close(logits[i], data[f'train/logits{i + 1}'])
+    close(losses['loss'], data['loss/ce1'])
+    close(losses['loss_kl'], meta['reg_weight'] * data['loss/kl_sym'])
+    if meta['add_weight']:
+        close(losses['loss_aux'], meta['add_weight'] * data['loss/ce2'])
+    if 'loss/deepreg' in data:
+        close(losses['loss_deep'],
+              meta['reg_weight'] * data['loss/deepreg'])
+    close(total, data['loss/total'])
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+@pytest.mark.parametrize('storage', STORAGES)
+def test_every_block_uses_one_module(name, storage):
+    """Property 7: ``train/logits_all_k``."""
+    data = arrays(name)
+    model = build(name, storage)
+    put_state(model, name)
+    model.train()
+    for k, expected in enumerate(data['train/logits_all_k']):
+        table = torch.where(model.drawing.sizes > 1, k, 0)[None]
+        model.set_indices(table)
+        close(model(data['x'].double()), expected)
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+@pytest.mark.parametrize('storage', STORAGES)
+def test_eval_logits_and_merges(name, storage):
+    """Properties 8, 9 and 34: every merge mode, and without adapters."""
+    meta, data = METAS[name], arrays(name)
+    for mode in ('mean', 'union', 'official_joint'):
+        model = build(name, storage, merge=mode)
+        put_state(model, name)
+        close(eval_logits(model, data['x']), data[f'eval/logits_{mode}'])
+        for (block, part, kind), value in entries(data, f'merged_{mode}'):
+            layer = locate(model, meta, block, part)
+            merged = layer.merged_bias() if kind == 'bias' else \
+                layer.merged_weight()
+            close(merged, value)
+        model.merge()
+        close(eval_logits(model, data['x']), data[f'eval/logits_{mode}'])
+    with model.disable_adapters():
+        close(eval_logits(model, data['x']), data['eval/logits_base'])
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+def test_plain_baseline(name):
+    """The authors' plain adapter with the merged weights."""
+    meta, data = METAS[name], arrays(name)
+    adapter = adapter_config(meta)
+    if adapter['type'] == 'AdaptFormer':
+        adapter['act_cfg'] = dict(type='ReLU')
+    if meta['kind'] == 'swin':
+        adapter['scale'] = 1.
+    if meta['kind'] == 'mosl':
+        adapter['o_reads'] = 'context'
+    model = build(name, num_modules=1, adapter=adapter)
+    put_state(model, name, 'adapter') if meta['share'] == 'all' else None
+    with torch.no_grad():
+        for prefix in ('adapter', 'merged_mean'):
+            for (block, part, kind), value in entries(data, prefix):
+                parameter = getattr(locate(model, meta, block, part), kind)
+                if parameter.shape == value.shape:
+                    parameter.copy_(value)
+    close(eval_logits(model, data['x']), data['eval/logits_standard'])
+
+
+def gathered(layer, kind, k=None, grad=False):
+    """Values or gradients of a recorded tensor, in the recorded layout."""
+    if not isinstance(layer, SplitLinear):
+        value = getattr(layer, kind)
+        return value.grad if grad else value.detach()
+    owner, n = layer.owner_of(kind), layer.num_modules
+    if layer.storage == 'replicated':
+        values = [
+            (torch.zeros_like(p) if p.grad is None else p.grad)
+            if grad else p.detach() for p in layer.parameters_of(kind)
+        ]
+        return torch.stack(values)
+    parameter = layer.parameters_of(kind)[0]
+    value = parameter.grad if grad else parameter.detach()
+    if owner is None:
+        return value
+    init = layer.init_of(kind)
+    rest = torch.zeros_like(value) if grad or init is None else init
+    return torch.where(module_masks(owner, n), value, rest)
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+@pytest.mark.parametrize('storage', STORAGES)
+@pytest.mark.parametrize('batched', [True, False])
+def test_masked_gradients(name, storage, batched):
+    """Properties 15 and 16: ``grad/*``."""
+    meta, data = METAS[name], arrays(name)
+    model = build(name, storage, batch_passes=batched)
+    put_state(model, name)
+    _, total, _ = run_step(model, data['x'], data['y'], data['choice'])
+    total.backward()
+    count = 0
+    for (block, part, kind), value in entries(data, 'grad'):
+        layer = locate(model, meta, block, part)
+        close(gathered(layer, kind, grad=True), value)
+        count += 1
+    assert count
+    for kind in ('weight', 'bias'):
+        close(head_key(model, kind).grad, data[f'grad_raw/head.{kind}'])
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+def test_raw_gradients(name, monkeypatch):
+    """Property 15: ``grad_raw/*``, the gradient before it is masked."""
+    meta, data = METAS[name], arrays(name)
+    used = {}
+    select = SplitLinear._select
+
+    def keep(layer, kind, index):
+        value = select(layer, kind, index)
+        value.retain_grad()
+        used.setdefault((layer, kind), []).append((index, value))
+        return value
+
+    monkeypatch.setattr(SplitLinear, '_select', keep)
+    model = build(name)
+    put_state(model, name)
+    _, total, _ = run_step(model, data['x'], data['y'], data['choice'])
+    total.backward()
+    for (block, part, kind), value in entries(data, 'grad_raw'):
+        layer = locate(model, meta, block, part)
+        if not isinstance(layer, SplitLinear):
+            close(getattr(layer, kind).grad, value)
+            continue
+        raw = torch.zeros_like(value)
+        (index, tensor), = used[layer, kind]
+        raw.index_add_(0, index, tensor.grad)
+        close(raw, value)
+        drawn = torch.zeros(len(value), dtype=torch.uint8)
+        drawn[index] = 1
+        assert torch.equal(drawn, data[f'has_grad/{block}/{part}'])
+
+
+def official(model, meta):
+    biases, others = [], []
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            (biases if 'bias' in name else others).append(parameter)
+    options = meta['optimizer']
+    return BertAdamW(
+        [dict(params=others), dict(params=biases, weight_decay=0.)],
+        lr=options['lr'], betas=options['betas'], eps=options['eps'],
+        weight_decay=options['weight_decay'])
+
+
+@pytest.mark.parametrize('name', SCENARIOS)
+def test_one_optimizer_step(name):
+    """Property 20: ``after1/*``, the moved distance included."""
+    meta, data = METAS[name], arrays(name)
+    model = build(name, 'replicated', inactive='skip')
+    put_state(model, name)
+    optimizer = official(model, meta)
+    model.guard(optimizer)
+    _, total, _ = run_step(model, data['x'], data['y'], data['choice'])
+    total.backward()
+    optimizer.step()
+    moved = 0
+    for (block, part, kind), value in entries(data, 'after1'):
+        before = data[f'adapter/{block}/{part}.{kind}'].double()
+        layer = locate(model, meta, block, part)
+        close(gathered(layer, kind) - before, value - before)
+        moved += bool((value != before).any())
+    assert moved
+    for kind in ('weight', 'bias'):
+        before = data[f'w/head.{kind}'].double()
+        close(head_key(model, kind).detach() - before,
+              data[f'after1/head.{kind}'] - before)
+
+
+# Trajectories ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name', TRAJECTORIES)
+@pytest.mark.parametrize('run', ['none', 'zero_filled'])
+def test_trajectory(name, run):
+    """Properties 19 and 20: T steps under both treatments of gradients."""
+    meta, data = METAS[name], arrays(name)
+    model = build(name, 'replicated',
+                  inactive='skip' if run == 'none' else 'zero_grad')
+    put_state(model, name)
+    optimizer = official(model, meta)
+    model.guard(optimizer)
+    for t in range(meta['T']):
+        _, total, _ = run_step(model, data['x'][t], data['y'][t],
+                               data['choice'][t])
+        close(total, data[f'{run}/loss'][t])
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+    for key, value in data.items():
+        if not key.startswith(f'{run}/final/'):
+            continue
+        short = key[len(f'{run}/final/'):]
+        if short.startswith('head.'):
+            kind = short.split('.')[1]
+            actual = head_key(model, kind).detach()
+            before = data[f'w/{short}'].double()
+        else:
+            block, tail = short.split('/')
+            part, kind = tail.rsplit('.', 1)
+            actual = gathered(locate(model, meta, block, part), kind)
+            before = data[f'adapter/{short}'].double()
+        close(actual - before, value - before)
+    for key, value in data.items():
+        if key.startswith(f'{run}/adam_steps/'):
+            _, _, block, tail = key.split('/')
+            part, kind = tail.rsplit('.', 1)
+            layer = locate(model, meta, block, part)
+            steps = [
+                int(optimizer.state[p]['step']) if optimizer.state.get(p)
+                else 0 for p in layer.parameters_of(kind)
+            ]
+            assert steps == value.tolist()
+    for mode in ('mean', 'official_joint', 'union'):
+        for layer in model.split_layers().values():
+            layer.merge_mode = mode
+        close(eval_logits(model, data['x_eval']),
+              data[f'{run}/eval_logits_{mode}'])
+
+
+# Masks and single functions --------------------------------------------------
+
+
+def needs(file):
+    return pytest.mark.skipif(
+        not (ROOT / file).is_file(), reason=f'no {file} in {ROOT}')
+
+
+@needs('masks.npz')
+def test_masks():
+    """Property 3: the partition and the baseline's mask, bit for bit."""
+    data = load(ROOT / 'masks.npz')
+    count = 0
+    for key, value in data.items():
+        kind, tag, *rest = key.split('/')
+        if kind == 'mask':
+            n, mode = int(rest[0][1:]), rest[1]
+            owner = partition(data[f'score/{tag}'], n, GRANULARITY[mode])
+            assert torch.equal(module_masks(owner, n), value.bool()), key
+            count += 1
+        elif kind == 'prune':
+            mask = sparse_mask(data[f'score/{tag}'], int(rest[0][1:]))
+            assert torch.equal(mask, value.bool()), key
+            count += 1
+    assert count
+
+
+@needs('masks.npz')
+def test_defects_are_not_copied():
+    """Property 4: a partition where the authors' code yields none."""
+    data = load(ROOT / 'masks.npz')
+    found = [k for k in data if k.startswith('defect/') and
+             k.endswith('/score')]
+    for key in found:
+        n = int(key.split('/')[1].rsplit('N', 1)[1])
+        owner = partition(data[key], n)
+        sizes = torch.bincount(owner.flatten().long(), minlength=n)
+        assert int(sizes.sum()) == owner.numel()
+        assert int(sizes.max() - sizes.min()) <= 1
+
+
+@needs('losses_optim.npz')
+def test_losses():
+    """Property 14: consistency, cross entropy and deep term."""
+    data = load(ROOT / 'losses_optim.npz')
+    z1, z2 = (data[f'kl/logits{i}'].double().requires_grad_()
+              for i in (1, 2))
+    value = symmetric_kl(z1, z2)
+    close(value, data['kl/value'])
+    for actual, i in zip(torch.autograd.grad(value, (z1, z2)), (1, 2)):
+        close(actual, data[f'kl/grad_logits{i}'])
+    single = symmetric_kl(data['kl/logits1'], data['kl/logits2'])
+    close(single, data['kl/value_official_fp32'], 1e-6)
+    value = F.cross_entropy(z1, data['ce/targets'])
+    close(value, data['ce/value'])
+    close(torch.autograd.grad(value, z1)[0], data['ce/grad_logits1'])
+    h1, h2 = (data[f'deepreg/hidden{i}'].double().requires_grad_()
+              for i in (1, 2))
+    value = 0.01 * deep_alignment(list(h1[:6]), list(h2[:6]), len(h1))
+    close(value, data['deepreg/value'])
+    for actual, i in zip(torch.autograd.grad(value, (h1, h2)), (1, 2)):
+        close(actual, data[f'deepreg/grad_hidden{i}'])
+
+
+@needs('losses_optim.npz')
+@pytest.mark.parametrize('run', [
+    'trajectory_zero_filled', 'trajectory_none',
+    'trajectory_no_decay_all_active'
+])
+def test_optimizer(run):
+    """Properties 18 and 20: the authors' AdamW, step by step."""
+    data = load(ROOT / 'losses_optim.npz')
+    all_active = run.endswith('all_active')
+    param = torch.nn.Parameter(data['adamw/param0'].double().clone())
+    optimizer = BertAdamW([param], lr=0.05,
+                          weight_decay=0. if all_active else 0.01)
+    before, started = data['adamw/param0'].double(), False
+    for t, grad in enumerate(data['adamw/grads'].double()):
+        active = all_active or bool(data['adamw/active'][t])
+        started = started or active
+        if active:
+            param.grad = grad
+        elif run.endswith('zero_filled') and started:
+            param.grad = torch.zeros_like(param)
+        else:
+            param.grad = None
+        optimizer.step()
+        now = data[f'adamw/{run}'][t]
+        close(param.detach() - data['adamw/param0'].double(),
+              now - before, 1e-9)
+
+
+@needs('losses_optim.npz')
+def test_schedule():
+    """Property 33: the recipe's schedulers give the recorded multipliers."""
+    from mmengine.optim import CosineAnnealingLR, LinearLR
+    data = load(ROOT / 'losses_optim.npz')
+    for key, expected in data.items():
+        if not key.startswith('lr_multiplier/'):
+            continue
+        warmup, total = (int(part.strip('warmuptotal'))
+                         for part in key.split('/')[1].split('_'))
+        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 1.)
+        schedulers = [
+            CosineAnnealingLR(optimizer, T_max=total - warmup, eta_min=0,
+                              by_epoch=True, begin=warmup, end=total)
+        ]
+        if warmup:
+            schedulers.insert(
+                0, LinearLR(optimizer, start_factor=1e-8, by_epoch=True,
+                            begin=0, end=warmup + 1))
+        for value in expected:
+            assert abs(optimizer.param_groups[0]['lr'] - float(value)) < 1e-7
+            for scheduler in schedulers:
+                scheduler.step()
