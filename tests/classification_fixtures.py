@@ -42,8 +42,7 @@ def write_vtab(root,
                 _write(osp.join(root, task, name), _encode(label, index))
                 lines.append(f'{name} {label}\n')
             _write(
-                osp.join(root, task, f'{split}.txt'),
-                ''.join(lines).encode())
+                osp.join(root, task, f'{split}.txt'), ''.join(lines).encode())
     return str(root)
 
 
@@ -82,8 +81,7 @@ def write_elpv(root, count: int = 1016) -> str:
     for index in range(count):
         name = f'images/cell{index + 1:04d}.png'
         level = index % 4
-        _write(
-            osp.join(root, name), _encode(level, index % 8, '.png'))
+        _write(osp.join(root, name), _encode(level, index % 8, '.png'))
         lines.append(f'{name}  {level / 3}  '
                      f'{("mono", "poly")[index // 4 % 2]}\n')
     _write(osp.join(root, 'labels.csv'), ''.join(lines).encode())
@@ -101,7 +99,8 @@ def write_cifar10(root, count: int = 20) -> str:
         labels = np.arange(count) % 10
         colours = np.random.default_rng(0).integers(40, 216, (10, 3, 1))
         pixels = colours[labels] + rng.normal(0, 20, (count, 3, 1024))
-        rows = np.concatenate([labels[:, None],
-                               pixels.clip(0, 255).reshape(count, -1)], 1)
+        rows = np.concatenate(
+            [labels[:, None],
+             pixels.clip(0, 255).reshape(count, -1)], 1)
         _write(osp.join(root, FOLDER, name), rows.astype(np.uint8).tobytes())
     return str(root)

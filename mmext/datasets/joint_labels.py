@@ -49,8 +49,8 @@ class JointLabelDataset:
                 'JointLabelDataset expects at least one data set, but got '
                 f'{datasets!r}. Give datasets=dict(NAME=dict(type=...), ...).')
         self.datasets: Dict[str, Any] = {
-            str(name): ROOT_DATASETS.build(item)
-            if isinstance(item, dict) else item
+            str(name):
+            ROOT_DATASETS.build(item) if isinstance(item, dict) else item
             for name, item in datasets.items()
         }
         self.tasks = list(self.datasets)
@@ -90,9 +90,7 @@ class JointLabelDataset:
             return
         for dataset in self.datasets.values():
             dataset.full_init()
-        self._starts = [
-            0, *accumulate(len(d) for d in self.datasets.values())
-        ]
+        self._starts = [0, *accumulate(len(d) for d in self.datasets.values())]
         self._fully_initialized = True
 
     def _locate(self, idx: int) -> tuple:
@@ -123,9 +121,8 @@ class JointLabelDataset:
     @force_full_init
     def get_gt_labels(self) -> np.ndarray:
         """Joint classes of all samples."""
-        return np.array([
-            self.get_data_info(i)['gt_label'] for i in range(len(self))
-        ])
+        return np.array(
+            [self.get_data_info(i)['gt_label'] for i in range(len(self))])
 
     @force_full_init
     def __len__(self) -> int:

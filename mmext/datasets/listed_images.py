@@ -7,8 +7,7 @@ from typing import Iterable, List, Tuple
 from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 
-from .data_help import (DataHelp, missing_data_error,
-                        unreadable_sample_error)
+from .data_help import DataHelp, missing_data_error, unreadable_sample_error
 
 
 class ListedImages(BaseDataset):
@@ -67,8 +66,7 @@ class ListedImages(BaseDataset):
                     f'{name} has the label {label} in {self.ann_file}. Is '
                     'the list that of another data set?')
             samples.append(
-                dict(
-                    img_path=osp.join(self.img_prefix, name), gt_label=label))
+                dict(img_path=osp.join(self.img_prefix, name), gt_label=label))
         # one image tells a missing folder; looking for all of a large test
         # set would take minutes on a network disk
         if not samples or not fileio.exists(samples[0]['img_path']):
@@ -76,8 +74,8 @@ class ListedImages(BaseDataset):
                 self.data_name,
                 samples[0]['img_path'] if samples else self.ann_file,
                 self.data_help,
-                problem='has no image of its list' if samples else
-                'has an empty list')
+                problem='has no image of its list'
+                if samples else 'has an empty list')
         return samples
 
     def prepare_data(self, idx: int) -> dict:

@@ -32,8 +32,7 @@ def stratified_order(labels: Sequence[int], seed: int = 0) -> np.ndarray:
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         rng = np.random.default_rng((seed, int(label)))
-        keys[rng.permutation(members)] = np.arange(
-            len(members)) / len(members)
+        keys[rng.permutation(members)] = np.arange(len(members)) / len(members)
     classes, codes = np.unique(labels, return_inverse=True)
     tie_break = np.random.default_rng(seed).permutation(len(classes))
     return np.lexsort((tie_break[codes], keys))
@@ -125,8 +124,7 @@ class SubsetDataset:
         labels = [self._label(i) for i in range(len(self.dataset))]
         wanted = self.num_samples
         if wanted is None:
-            wanted = max(
-                round(self.fraction * len(labels)), len(set(labels)))
+            wanted = max(round(self.fraction * len(labels)), len(set(labels)))
         if self.skip + wanted > len(labels):
             raise ValueError(
                 f'SubsetDataset wants {wanted} samples after the first '

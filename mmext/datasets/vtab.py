@@ -70,9 +70,8 @@ data/vtab-1k/                                (data_root)
   TASK/{train800,val200,train800val200,test}.txt
   TASK/images/{train800,val200,train800val200,test}/000000.jpg
 one line of a list: images/train800/000000.jpg 7
-TASK: """ + '\n'.join(
-            ', '.join(list(VTAB_TASKS)[i:i + 5])
-            for i in range(0, len(VTAB_TASKS), 5)),
+TASK: """ + '\n'.join(', '.join(list(VTAB_TASKS)[i:i + 5])
+                      for i in range(0, len(VTAB_TASKS), 5)),
         source="""
 data/vtab-source/get_vtab1k.py of github.com/ZhangYuanhan-AI/NOAH writes this
 layout from TensorFlow Datasets (some tasks ask for a manual download).

@@ -1,10 +1,12 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Build the parts of a config as far as that needs neither data nor GPU."""
 import copy
+import re
 import warnings
 from contextlib import contextmanager
 from typing import Any, Callable, Dict, Iterator, List, Tuple
 
+from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import (HOOKS, METRICS, MODELS, TASK_UTILS, TRANSFORMS,
                                VISUALIZERS)
@@ -17,9 +19,10 @@ from .config_types import config_scope
 #: Models with at most so many parameters are also built with storage.
 SMALL = 8_000_000
 
-# model config as text -> number of parameters, so that the configs of one
-# model build it once
-_BUILT: Dict[str, int] = {}
+# Built models, newest last, so that the configs of one model build it once:
+# the config as text, without the number of classes -> model.
+_BUILT: Dict[str, nn.Module] = {}
+_KEPT = 8
 _NAME = 'mmext_config_check'
 
 
@@ -32,6 +35,7 @@ def meta_parameters() -> Iterator[None]:
     its ``.item()``), so only parameters are moved.
     """
     original = nn.Module.register_parameter
+    initialise = BaseModule.init_weights
 
     def register(module: nn.Module, name: str, param: Any) -> None:
         if param is not None and param.device.type != 'meta':
@@ -40,10 +44,14 @@ def meta_parameters() -> Iterator[None]:
         original(module, name, param)
 
     nn.Module.register_parameter = register
+    # wrappers initialise their host when they are built; there is nothing to
+    # initialise, and mmengine's note of the mean values would fail
+    BaseModule.init_weights = lambda module: None
     try:
         yield
     finally:
         nn.Module.register_parameter = original
+        BaseModule.init_weights = initialise
 
 
 def build_model(cfg: dict) -> nn.Module:
@@ -65,7 +73,29 @@ def _model_cfg(cfg: dict) -> dict:
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor',
                          copy.deepcopy(cfg['data_preprocessor']))
+    _drop_pretrained(model)
     return model
+
+
+def _drop_pretrained(node: Any) -> None:
+    """Take checkpoints out: a wrapper would load them when it is built.
+
+    `path_findings` reports those that are missing.
+    """
+    children = node.values() if isinstance(node, dict) else \
+        node if isinstance(node, (list, tuple)) else ()
+    for child in list(children):
+        _drop_pretrained(child)
+    if isinstance(node, dict):
+        init_cfg = node.get('init_cfg')
+        if isinstance(init_cfg, dict) and _is_pretrained(init_cfg):
+            node['init_cfg'] = None
+        elif isinstance(init_cfg, list):
+            node['init_cfg'] = [c for c in init_cfg if not _is_pretrained(c)]
+
+
+def _is_pretrained(init_cfg: dict) -> bool:
+    return str(init_cfg.get('type')).split('.')[-1] == 'Pretrained'
 
 
 def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
@@ -94,15 +124,18 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
                  f'{str(error).strip() or repr(error)}'))
             return None
 
-    if str(cfg['model']) not in _BUILT:
+    key = re.sub(r"'num_classes': \d+", '', str(cfg['model']))
+    if key not in _BUILT:
         model = attempt('model', lambda: build_model(cfg))
         if model is not None:
-            count = sum(p.numel() for p in model.parameters())
-            if count <= SMALL:
+            if sum(p.numel() for p in model.parameters()) <= SMALL:
                 attempt('model', lambda: MODELS.build(_model_cfg(cfg)))
-            _BUILT[str(cfg['model'])] = count
-    if cfg.get('optim_wrapper') and not findings:
-        attempt('optim_wrapper', lambda: _build_optim_wrapper(cfg))
+            _BUILT[key] = model
+            for old in list(_BUILT)[:-_KEPT]:
+                del _BUILT[old]
+    if cfg.get('optim_wrapper') and key in _BUILT:
+        attempt('optim_wrapper',
+                lambda: _build_optim_wrapper(_BUILT[key], cfg))
     method = (cfg.get('train_cfg') or {}).get('method')
     if method:  # of mmext.TestTimeAdaptLoop, built without other arguments
         attempt('train_cfg.method', lambda: _build(TASK_UTILS, method))
@@ -111,13 +144,13 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
     return findings
 
 
-def _build_optim_wrapper(cfg: dict) -> Any:
+def _build_optim_wrapper(model: nn.Module, cfg: dict) -> Any:
     wrapper = copy.deepcopy(cfg['optim_wrapper'])
     if str(wrapper.get('type', '')).endswith('AmpOptimWrapper'):
         # it refuses to be built without a GPU
         for key in ('type', 'loss_scale', 'dtype', 'use_fsdp'):
             wrapper.pop(key, None)
-    return build_optim_wrapper(build_model(cfg), wrapper)
+    return build_optim_wrapper(model, wrapper)
 
 
 def _build_hooks(cfg: dict, attempt: Callable) -> None:

@@ -124,6 +124,8 @@ def _walk(node: Any, path: str, key: str, registry: Optional[str],
         name = str(name)
         if name == 'transforms' and str(node.get('type')).startswith('Albu'):
             continue  # names of the package albumentations
+        if name == 'adapter' and str(node.get('type')).endswith('MoSAModel'):
+            continue  # its types are no registered names; the model checks
         inner, inner_direct = registry, direct and not typed
         if name in _NESTED_KEYS and key != 'metainfo':
             inner, inner_direct = _NESTED_KEYS[name], True

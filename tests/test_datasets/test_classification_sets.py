@@ -22,8 +22,8 @@ PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
 SETS = dict(
     vtab=(dict(type='mmext.VTABDataset', task='kitti'), write_vtab, 4, 4,
           'kitti/train800val200.txt', 'TASK/images'),
-    fgvc=(dict(type='mmext.FGVCDataset', task='flowers'), write_fgvc, 102,
-          102, 'OxfordFlowers/train.json', 'CUB_200_2011/images'),
+    fgvc=(dict(type='mmext.FGVCDataset', task='flowers'), write_fgvc, 102, 102,
+          'OxfordFlowers/train.json', 'CUB_200_2011/images'),
     elpv=(dict(type='mmext.ELPVDataset', num_classes=8), write_elpv, 800, 8,
           'labels.csv', 'images/cell0001.png'))
 
@@ -138,10 +138,11 @@ def test_vtab_refuses_unknown_names(bad, tmp_path):
         build('vtab', tmp_path, **bad)
 
 
-@pytest.mark.parametrize('line, message', [('images/a.jpg', 'line 2'),
-                                           ('images/a.jpg x', 'line 2'),
-                                           ('images/a.jpg -1', 'line 2'),
-                                           ('images/a.jpg 4', 'has 4 classes')])
+@pytest.mark.parametrize('line, message',
+                         [('images/a.jpg', 'line 2'),
+                          ('images/a.jpg x', 'line 2'),
+                          ('images/a.jpg -1', 'line 2'),
+                          ('images/a.jpg 4', 'has 4 classes')])
 def test_vtab_bad_lines(line, message, tmp_path):
     write_vtab(tmp_path, tasks=['kitti'])
     path = tmp_path / 'kitti' / 'train800val200.txt'
@@ -197,7 +198,8 @@ def test_joint_labels_of_the_five_sets(roots):
         dict(
             type='mmext.JointLabelDataset',
             datasets={
-                task: dict(
+                task:
+                dict(
                     type='mmext.FGVCDataset',
                     task=task,
                     data_root=str(roots['fgvc']),
@@ -286,8 +288,8 @@ def test_cifar10_binary(tmp_path):
     assert list(train.get_gt_labels()[:11]) == [*range(10), 0]
     assert train.CLASSES[0] == 'airplane'
     info = test.get_data_info(3)
-    raw = np.fromfile(
-        tmp_path / 'cifar-10-batches-bin' / 'test_batch.bin', np.uint8)
+    raw = np.fromfile(tmp_path / 'cifar-10-batches-bin' / 'test_batch.bin',
+                      np.uint8)
     row = raw[3 * 3073:4 * 3073]
     assert info['gt_label'] == row[0] == 3
     # the red plane comes first in the file, red first in the array

@@ -81,7 +81,8 @@ def test_skip_gives_disjoint_balanced_parts():
 
 
 def test_subset_hands_through():
-    part = SubsetDataset(Toy([0, 1, 2, 0, 1, 2]), num_samples=3, lazy_init=True)
+    part = SubsetDataset(
+        Toy([0, 1, 2, 0, 1, 2]), num_samples=3, lazy_init=True)
     assert not part._fully_initialized
     assert [part[i] for i in range(len(part))] == part.indices
     assert part.get_cat_ids(0) == [part.get_data_info(0)['gt_label']]
@@ -91,10 +92,14 @@ def test_subset_hands_through():
     assert 'num_samples=3' in repr(part)
 
 
-@pytest.mark.parametrize(
-    'bad', [dict(), dict(fraction=0.5, num_samples=3), dict(fraction=0.),
-            dict(fraction=1.5), dict(num_samples=0), dict(fraction=.5,
-                                                          skip=-1)])
+@pytest.mark.parametrize('bad', [
+    dict(),
+    dict(fraction=0.5, num_samples=3),
+    dict(fraction=0.),
+    dict(fraction=1.5),
+    dict(num_samples=0),
+    dict(fraction=.5, skip=-1)
+])
 def test_subset_refuses_bad_settings(bad):
     with pytest.raises(ValueError, match='SubsetDataset expects'):
         SubsetDataset(Toy([0, 1]), **bad)

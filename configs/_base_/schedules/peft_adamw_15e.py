@@ -1,0 +1,22 @@
+# A short schedule for 800 training images (25 iterations an epoch) on a CPU.
+optim_wrapper = dict(
+    type='OptimWrapper',
+    optimizer=dict(
+        type='AdamW',
+        lr=1e-3,  # to be chosen on the validation images, for each method
+        betas=(0.9, 0.999),
+        eps=1e-6,
+        weight_decay=0.01),
+    paramwise_cfg=dict(custom_keys=dict(bias=dict(decay_mult=0.0))))
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.02, by_epoch=False, begin=0, end=50),
+    dict(
+        type='CosineAnnealingLR',
+        eta_min=0,
+        by_epoch=False,
+        begin=50,
+        end=375)
+]
+train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=5)
+val_cfg = dict()
+test_cfg = dict()

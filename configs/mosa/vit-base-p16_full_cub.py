@@ -1,0 +1,9 @@
+# Full fine-tuning.
+# CUB, otherwise as vit-base-p16_mosa_cub.py; the rate is not a published one.
+_base_ = './vit-base-p16_mosa_cub.py'
+
+model = dict(
+    adapter=dict(_delete_=True, type='FullFineTune'),
+    num_modules=1,
+    num_passes=1)
+optim_wrapper = dict(optimizer=dict(lr=1e-4))

@@ -1,0 +1,18 @@
+# MoSA (arXiv 2312.02923), ViT-B/16, CUB-200-2011: the authors' recipe.
+_base_ = [
+    '../_base_/models/vit-base-p16_mosa.py', '../_base_/datasets/fgvc.py',
+    '../_base_/schedules/peft_adamw_100e.py', '../_base_/peft_runtime.py'
+]
+
+# model setting
+model = dict(module=dict(head=dict(num_classes=200)))
+
+# data setting
+train_dataloader = dict(dataset=dict(task='cub'))
+val_dataloader = dict(dataset=dict(task='cub'))
+test_dataloader = dict(dataset=dict(task='cub'))
+
+# schedule setting: the epoch is chosen on the validation images
+optim_wrapper = dict(optimizer=dict(lr=1e-3))
+train_cfg = dict(val_interval=1)
+default_hooks = dict(checkpoint=dict(save_best='accuracy/top1'))

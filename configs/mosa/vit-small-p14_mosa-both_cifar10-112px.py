@@ -1,0 +1,4 @@
+# CIFAR-10, 800 images, ViT-S/14: MoSA, both projections split.
+_base_ = './vit-small-p14_mosa_cifar10-112px.py'
+
+model = dict(split='both')

@@ -1,0 +1,191 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The recipes in configs/mosa are those of the specification."""
+import re
+
+import numpy as np
+import pytest
+import torch
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import PARAM_SCHEDULERS
+
+from mmext.datasets.vtab import VTAB_TASKS
+from mmext.utils.config_build import build_model
+from mmext.utils.config_io import load_config
+from .tool_fixtures import ROOT
+
+CONFIGS = ROOT / 'configs' / 'mosa'
+pytestmark = pytest.mark.stack_subset
+# data set -> classes, rate, width, modules, split, alignment
+RECIPES = dict(
+    cub=(200, 1e-3, 64, 4, 'up', 0.),
+    nabirds=(555, 5e-4, 64, 4, 'up', 0.),
+    flowers=(102, 5e-3, 64, 4, 'up', 0.),
+    dogs=(120, 5e-4, 64, 4, 'up', 0.),
+    cars=(196, 5e-3, 64, 2, 'down', 0.01),
+    cifar100=(100, 5e-4, 64, 4, 'up', 0.),
+    aircraft=(100, 5e-3, 64, 4, 'up', 0.),
+    food101=(101, 5e-4, 64, 4, 'up', 0.))
+RECIPES['fgvc-joint'] = (1173, 5e-4, 64, 2, 'both', 0.)
+FGVC = ('cub', 'nabirds', 'flowers', 'dogs', 'cars')
+
+
+def load(name):
+    return load_config(str(CONFIGS / f'{name}.py'))
+
+
+def lr_of_each_epoch(schedulers, epochs):
+    parameter = torch.nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=1.)
+    built = [
+        PARAM_SCHEDULERS.build(
+            dict(s), default_args=dict(optimizer=optimizer))
+        for s in schedulers
+    ]
+    rates = []
+    for _ in range(epochs):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in built:
+            scheduler.step()
+    return np.array(rates)
+
+
+def test_property_33_schedule(golden_root):
+    """Property 33: the multiplier of each epoch, to 1e-7.
+
+    The recorded ones of other lengths follow from the same translation.
+    """
+    file = np.load(golden_root / 'mosa' / 'losses_optim.npz')
+    shipped = load_config(
+        str(ROOT / 'configs/_base_/schedules/peft_adamw_100e.py'))
+    checked = set()
+    for key in file.files:
+        found = re.fullmatch(r'lr_multiplier/warmup(\d+)_total(\d+)', key)
+        if not found:
+            continue
+        warmup, total = map(int, found.groups())
+        schedulers = [
+            dict(
+                type='LinearLR',
+                start_factor=1e-8,
+                by_epoch=True,
+                begin=0,
+                end=warmup + 1),
+            dict(
+                type='CosineAnnealingLR',
+                T_max=total - warmup,
+                eta_min=0,
+                by_epoch=True,
+                begin=warmup,
+                end=total)
+        ][0 if warmup else 1:]
+        if (warmup, total) == (10, 100):
+            assert schedulers == [dict(s) for s in shipped.param_scheduler]
+        rates = lr_of_each_epoch(schedulers, total)
+        np.testing.assert_allclose(rates, file[key], rtol=0, atol=1e-7)
+        checked.add((warmup, total))
+    assert (10, 100) in checked
+    assert shipped.train_cfg.max_epochs == 100
+
+
+@pytest.mark.parametrize('name', [
+    *(f'vit-base-p16_mosa_{task}'
+      for task in RECIPES), *(f'swin-base-p4-w7_mosa_{task}' for task in FGVC)
+])
+def test_published_recipes(name):
+    """Section (c) of the specification."""
+    backbone, _, task = name.split('_')
+    classes, lr, width, modules, split, deep = RECIPES[task]
+    cfg = load(name)
+    model = cfg.model
+    assert model.module.head.num_classes == classes
+    assert cfg.optim_wrapper.optimizer.lr == lr
+    assert model.adapter.type == 'AdaptFormer'
+    assert (model.adapter.bottleneck, model.num_modules,
+            model.split) == (width, modules, split)
+    assert (model.get('loss') or {}).get('deep_weight', 0.) == deep
+    assert cfg.train_dataloader.batch_size == 128
+    assert cfg.randomness.seed == 3407
+    if task in FGVC:
+        loaders = (cfg.train_dataloader, cfg.val_dataloader,
+                   cfg.test_dataloader)
+        assert [(l.dataset.task, l.dataset.split) for loader in loaders
+                ] == [(task, s) for s in ('train', 'val', 'test')]
+    drop = model.module.backbone
+    if backbone.startswith('vit'):
+        assert (drop.drop_rate, drop.proj_drop_rate) == (0.1, 0.)
+    else:
+        assert drop.drop_path_rate == 0.5
+
+
+def test_vtab_recipes():
+    """All nineteen tasks, one recipe."""
+    seen = {}
+    for path in CONFIGS.glob('vit-base-p16_mosa_vtab-*.py'):
+        cfg = load_config(str(path))
+        task, = {
+            loader.dataset.task
+            for loader in (cfg.train_dataloader, cfg.val_dataloader,
+                           cfg.test_dataloader)
+        }
+        seen[task] = cfg.model.module.head.num_classes
+        assert cfg.train_dataloader.dataset.split == 'train800val200'
+        assert cfg.test_dataloader.dataset.split == 'test'
+        assert cfg.optim_wrapper.optimizer.lr == 5e-3
+        assert cfg.model.adapter.bottleneck == 16
+        assert cfg.train_cfg.val_interval == cfg.train_cfg.max_epochs
+    assert seen == VTAB_TASKS
+
+
+def test_joint_recipe_orders_the_labels_as_published():
+    cfg = load('vit-base-p16_mosa_fgvc-joint')
+    for loader, split in ((cfg.train_dataloader, 'train'),
+                          (cfg.val_dataloader, 'val'), (cfg.test_dataloader,
+                                                        'test')):
+        parts = loader.dataset.datasets
+        assert list(parts) == ['cars', 'cub', 'dogs', 'flowers', 'nabirds']
+        assert all(part.task == name and part.split == split
+                   for name, part in parts.items())
+
+
+def test_only_biases_are_free_of_decay():
+    """As in the authors' code: norms, head and adapters are decayed."""
+    cfg = load('vit-base-p16_mosa_cub')
+    model = build_model(cfg._cfg_dict)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    decay = {
+        id(p): group['weight_decay']
+        for group in wrapper.optimizer.param_groups
+        for p in group['params']
+    }
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    assert {id(p) for _, p in trained} <= set(decay)
+    for name, parameter in trained:
+        assert decay[id(parameter)] == (0. if 'bias' in name else 0.01), name
+    # 1.208 M of the adapters, 3 more copies of each up-projection's bias,
+    # and the head (table a.11 of the specification)
+    count = sum(p.numel() for _, p in trained)
+    assert count == 1_208_064 + 12 * 3 * 768 + 769 * 200
+
+
+def test_dropout_of_the_backbone_is_as_published():
+    from mmpretrain.registry import MODELS
+    vit = MODELS.build(
+        dict(
+            type='mmext.SplitDropoutViT',
+            arch=dict(
+                embed_dims=8,
+                num_layers=2,
+                num_heads=2,
+                feedforward_channels=16),
+            img_size=8,
+            patch_size=4,
+            drop_rate=0.1))
+    assert vit.drop_after_pos.p == 0.1
+    for layer in vit.layers:
+        assert layer.attn.proj_drop.p == 0.
+        rates = [
+            m.p for m in layer.ffn.modules()
+            if isinstance(m, torch.nn.Dropout)
+        ]
+        assert rates and set(rates) == {0.1}
