@@ -47,39 +47,17 @@ train_dataloader = dict(
     dataset=dict(
         type='mmext.DomainSequence',
         rounds=3,  # as the published logs of SVDP
-        domains=dict(
-            fog=dict(
+        domains={
+            name: dict(
                 type='mmext.ACDCDataset',
                 data_root='data/acdc',
                 data_prefix=dict(
-                    img_path='rgb_anon/fog/train',
-                    seg_map_path='gt/fog/train'),
+                    img_path=f'rgb_anon/{name}/train',
+                    seg_map_path=f'gt/{name}/train'),
                 test_mode=True,
-                pipeline=tta_pipeline),
-            night=dict(
-                type='mmext.ACDCDataset',
-                data_root='data/acdc',
-                data_prefix=dict(
-                    img_path='rgb_anon/night/train',
-                    seg_map_path='gt/night/train'),
-                test_mode=True,
-                pipeline=tta_pipeline),
-            rain=dict(
-                type='mmext.ACDCDataset',
-                data_root='data/acdc',
-                data_prefix=dict(
-                    img_path='rgb_anon/rain/train',
-                    seg_map_path='gt/rain/train'),
-                test_mode=True,
-                pipeline=tta_pipeline),
-            snow=dict(
-                type='mmext.ACDCDataset',
-                data_root='data/acdc',
-                data_prefix=dict(
-                    img_path='rgb_anon/snow/train',
-                    seg_map_path='gt/snow/train'),
-                test_mode=True,
-                pipeline=tta_pipeline))))
+                pipeline=tta_pipeline)
+            for name in ('fog', 'night', 'rain', 'snow')
+        }))
 
 # ``tools/test.py``: the same frames once, one view, no adaptation
 test_dataloader = dict(
@@ -90,39 +68,17 @@ test_dataloader = dict(
     sampler=dict(type='DefaultSampler', shuffle=False, round_up=False),
     dataset=dict(
         type='mmext.DomainSequence',
-        domains=dict(
-            fog=dict(
+        domains={
+            name: dict(
                 type='mmext.ACDCDataset',
                 data_root='data/acdc',
                 data_prefix=dict(
-                    img_path='rgb_anon/fog/train',
-                    seg_map_path='gt/fog/train'),
+                    img_path=f'rgb_anon/{name}/train',
+                    seg_map_path=f'gt/{name}/train'),
                 test_mode=True,
-                pipeline=test_pipeline),
-            night=dict(
-                type='mmext.ACDCDataset',
-                data_root='data/acdc',
-                data_prefix=dict(
-                    img_path='rgb_anon/night/train',
-                    seg_map_path='gt/night/train'),
-                test_mode=True,
-                pipeline=test_pipeline),
-            rain=dict(
-                type='mmext.ACDCDataset',
-                data_root='data/acdc',
-                data_prefix=dict(
-                    img_path='rgb_anon/rain/train',
-                    seg_map_path='gt/rain/train'),
-                test_mode=True,
-                pipeline=test_pipeline),
-            snow=dict(
-                type='mmext.ACDCDataset',
-                data_root='data/acdc',
-                data_prefix=dict(
-                    img_path='rgb_anon/snow/train',
-                    seg_map_path='gt/snow/train'),
-                test_mode=True,
-                pipeline=test_pipeline))))
+                pipeline=test_pipeline)
+            for name in ('fog', 'night', 'rain', 'snow')
+        }))
 test_cfg = dict(type='TestLoop')
 test_evaluator = dict(
     type='mmext.DomainIoUMetric', domains=['fog', 'night', 'rain', 'snow'])

@@ -48,30 +48,15 @@ train_dataloader = dict(
                 sequences=('0001TP', ),
                 test_mode=True,
                 pipeline=tta_pipeline),
-            fog=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/fog_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=tta_pipeline),
-            night=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/night_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=tta_pipeline),
-            rain=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/rain_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=tta_pipeline),
-            snow=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/snow_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=tta_pipeline))))
+            **{
+                name: dict(
+                    type='mmext.CamVidDataset',
+                    data_root=f'data/camvid_weather/{name}_2',
+                    sequences=('Seq05VD', ),
+                    test_mode=True,
+                    pipeline=tta_pipeline)
+                for name in ('fog', 'night', 'rain', 'snow')
+            })))
 
 # ``tools/test.py``: the same frames once, one view, no adaptation
 test_dataloader = dict(
@@ -88,30 +73,15 @@ test_dataloader = dict(
                 sequences=('0001TP', ),
                 test_mode=True,
                 pipeline=test_pipeline),
-            fog=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/fog_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=test_pipeline),
-            night=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/night_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=test_pipeline),
-            rain=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/rain_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=test_pipeline),
-            snow=dict(
-                type='mmext.CamVidDataset',
-                data_root='data/camvid_weather/snow_2',
-                sequences=('Seq05VD', ),
-                test_mode=True,
-                pipeline=test_pipeline))))
+            **{
+                name: dict(
+                    type='mmext.CamVidDataset',
+                    data_root=f'data/camvid_weather/{name}_2',
+                    sequences=('Seq05VD', ),
+                    test_mode=True,
+                    pipeline=test_pipeline)
+                for name in ('fog', 'night', 'rain', 'snow')
+            })))
 test_cfg = dict(type='TestLoop')
 test_evaluator = dict(
     type='mmext.DomainIoUMetric',

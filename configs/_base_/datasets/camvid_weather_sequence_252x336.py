@@ -32,17 +32,13 @@ test_pipeline = [
 
 train_dataloader = dict(
     dataset=dict(
-        domains=dict(
-            dusk=dict(pipeline=tta_pipeline),
-            fog=dict(pipeline=tta_pipeline),
-            night=dict(pipeline=tta_pipeline),
-            rain=dict(pipeline=tta_pipeline),
-            snow=dict(pipeline=tta_pipeline))))
+        domains={
+            name: dict(pipeline=tta_pipeline)
+            for name in ('dusk', 'fog', 'night', 'rain', 'snow')
+        }))
 test_dataloader = dict(
     dataset=dict(
-        domains=dict(
-            dusk=dict(pipeline=test_pipeline),
-            fog=dict(pipeline=test_pipeline),
-            night=dict(pipeline=test_pipeline),
-            rain=dict(pipeline=test_pipeline),
-            snow=dict(pipeline=test_pipeline))))
+        domains={
+            name: dict(pipeline=test_pipeline)
+            for name in ('dusk', 'fog', 'night', 'rain', 'snow')
+        }))

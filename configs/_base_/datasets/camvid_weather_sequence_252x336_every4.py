@@ -3,17 +3,13 @@ _base_ = ['./camvid_weather_sequence_252x336.py']
 
 train_dataloader = dict(
     dataset=dict(
-        domains=dict(
-            dusk=dict(every=4),
-            fog=dict(every=4),
-            night=dict(every=4),
-            rain=dict(every=4),
-            snow=dict(every=4))))
+        domains={
+            name: dict(every=4)
+            for name in ('dusk', 'fog', 'night', 'rain', 'snow')
+        }))
 test_dataloader = dict(
     dataset=dict(
-        domains=dict(
-            dusk=dict(every=4),
-            fog=dict(every=4),
-            night=dict(every=4),
-            rain=dict(every=4),
-            snow=dict(every=4))))
+        domains={
+            name: dict(every=4)
+            for name in ('dusk', 'fog', 'night', 'rain', 'snow')
+        }))
