@@ -1,0 +1,325 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Hosts, targets, baselines, parameter counts and wrong configs."""
+import copy
+
+import pytest
+import torch
+import torch.nn as nn
+
+pytest.importorskip('mmpretrain')
+
+from mmext.models.adapters import MaskedLinear, detach, slots  # noqa: E402
+from mmext.registry import MODELS  # noqa: E402
+from ...tiny_classifiers import (adaptformer, batch, build,  # noqa: E402
+                                 move, swin, total_loss, vit)
+
+
+def trainable(model):
+    return [n for n, p in model.named_parameters() if p.requires_grad]
+
+
+def test_targets_by_type_regex_and_suffix():
+    """Per-target overrides; the first target that fits counts."""
+    model = build(vit(layers=4), targets=[
+        dict(pattern='layers.0', bottleneck=6),
+        dict(pattern=r'backbone\.layers\.[12]', num_modules=2, split='both'),
+    ])
+    adapters = model.adapter_modules()
+    assert list(adapters) == [f'backbone.layers.{i}' for i in range(3)]
+    assert adapters['backbone.layers.0'].down.out_features == 6
+    assert adapters['backbone.layers.1'].down.num_modules == 2
+    everything = build(targets=['TransformerEncoderLayer'])
+    assert len(everything.adapter_modules()) == 2
+    x, samples = batch(model)
+    total_loss(model.train(), x, samples).backward()
+
+
+def test_a_target_that_matches_nothing():
+    with pytest.raises(ValueError, match='backbone.layers.0') as error:
+        build(targets=[dict(pattern='stages.0'), 'layers.1'])
+    assert "['stages.0']" in str(error.value)
+    assert 'TransformerEncoderLayer' in str(error.value)
+    with pytest.raises(ValueError, match="'pattern'"):
+        build(targets=[dict(type='layers.1')])
+
+
+def test_a_host_without_blocks():
+    resnet = dict(
+        type='ImageClassifier',
+        backbone=dict(type='LeNet5'),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=84))
+    with pytest.raises(ValueError, match='no transformer block'):
+        build(resnet)
+
+
+@pytest.mark.parametrize('options,text', [
+    (dict(adapter=dict(type='Adaptor')), 'AdaptFormer, Pfeiffer'),
+    (dict(adapter=dict(type='Pfeiffer', scale=1.)), 'takes act_cfg'),
+    (dict(adapter=adaptformer(act_cfg=dict(type='Gelu'))), 'torch.nn'),
+    (dict(adapter=dict(type='LoRA', targets='qx')), "letters 'qkvo'"),
+    (dict(adapter=dict(type='LoRA', targets='o', o_reads='out')),
+     "'context' or 'input'"),
+    (dict(split='none'), "'up', 'down', 'both'"),
+    (dict(granularity='cell'), "'element', 'row', 'column'"),
+    (dict(storage='dense'), "'compact', 'replicated'"),
+    (dict(merge='sum'), "'mean', 'union'"),
+    (dict(inactive='freeze'), "'zero_grad' or 'skip'"),
+    (dict(num_passes=3), '1 or 2'),
+    (dict(num_modules=0), 'positive integer'),
+    (dict(num_modules=65), 'at most 64 modules'),
+    (dict(num_modules=5, granularity='row'), 'each row'),
+    (dict(num_modules=20, split='down', split_bias=True), 'down.bias'),
+    (dict(loss=dict(kl=1.)), 'kl_weight'),
+    (dict(targets=[dict(pattern='layers.0', rank=4)]), 'targets'),
+    (dict(adapter=dict(type='SSF'), targets=['layers.0']), 'no targets'),
+])
+def test_wrong_options(options, text):
+    """Every mistake says what was expected and what was given."""
+    with pytest.raises(ValueError, match=text):
+        build(**options)
+
+
+def test_swin_refuses_other_styles():
+    with pytest.raises(ValueError, match='carries AdaptFormer'):
+        build(swin(), adapter=dict(type='Houlsby', bottleneck=4))
+
+
+def test_an_error_leaves_the_host_alone():
+    """All adapters are built before any is attached."""
+    host = MODELS.build(dict(vit(), _scope_='mmpretrain'))
+    before = {k: v.clone() for k, v in host.state_dict().items()}
+    with pytest.raises(ValueError, match='at most 12'):
+        build(host, targets=[
+            dict(pattern='layers.0', num_modules=2),
+            dict(pattern='layers.1', num_modules=13, granularity='column',
+                 bottleneck=12, split='down')])
+    assert host.state_dict().keys() == before.keys()
+    assert not list(slots(host))
+
+
+def count(model):
+    """Values of merged adapters, the head excluded."""
+    model.merge()
+    return sum(v.numel() for k, v in model.state_dict().items()
+               if '.mosa.' in k)
+
+
+@pytest.mark.parametrize('n', [1, 4])
+@pytest.mark.parametrize('style,per_block', [
+    (adaptformer(), 2 * 16 * 4 + 4 + 16 + 2 * 16),
+    (dict(type='Pfeiffer', bottleneck=4), 2 * 16 * 4 + 4 + 16 + 2 * 16),
+    (dict(type='Houlsby', bottleneck=4), 2 * (2 * 16 * 4 + 4 + 16)),
+    (dict(type='LoRA', rank=4), 4 * 16 * 4),
+])
+def test_unique_parameters(style, per_block, n):
+    """Property 23: the formulas of specification a.11 for a ViT block."""
+    assert count(build(adapter=style, num_modules=n)) == 2 * per_block
+
+
+def test_unique_parameters_of_swin():
+    """Property 23: ``2 D r + r + D`` for a block of width D."""
+    expected = 2 * sum(2 * d * 4 + 4 + d for d in (16, 32))
+    assert count(build(swin())) == expected
+
+
+@pytest.mark.parametrize('layer_scale', [0., 1e-5])
+@pytest.mark.parametrize('style', [
+    adaptformer(), dict(type='Pfeiffer', bottleneck=4),
+    dict(type='Houlsby', bottleneck=4),
+    dict(type='LoRA', rank=4, targets='qkvo')])
+def test_dino(style, layer_scale):
+    """DINOv2's layer scale does not shrink a bottleneck adapter."""
+    module = vit(layer_scale_init_value=layer_scale)
+    model = build(module, adapter=style, perturb=True)
+    x, samples = batch(model)
+    total_loss(model.train(), x, samples).backward()
+    with torch.no_grad(), model.disable_adapters():
+        plain = model.eval()(x)
+    moved = float((model(x) - plain).detach().abs().max())
+    assert moved > 1e-3 if style['type'] != 'LoRA' or not layer_scale \
+        else moved > 0
+
+
+def test_swiglu_feed_forward():
+    """ViT-g's feed-forward part; its residual is its own."""
+    backbone = dict(layer_cfgs=dict(ffn_type='swiglu_fused'))
+    for style in (adaptformer(), dict(type='Pfeiffer', bottleneck=4)):
+        model = build(vit(**backbone), adapter=style)
+        x, _ = batch(model)
+        with torch.no_grad():
+            actual = model.eval()(x)
+            with model.disable_adapters():
+                torch.testing.assert_close(actual, model(x))
+
+
+def test_swin_shares_stochastic_depth():
+    """Specification a.1: a dropped branch takes its adapter with it."""
+    model = build(swin(), perturb=True)
+    block = model.backbone.stages[0].blocks[0]
+    model.train()
+    model.draw(1)
+    block.ffn.dropout_layer = nn.Dropout(p=1.)
+    block.attn.drop = nn.Dropout(p=1.)
+    x = torch.randn(2, 64, 16, dtype=torch.float64)
+    torch.testing.assert_close(block(x, (8, 8)), x)
+
+
+@pytest.mark.parametrize('adapter,expected', [
+    (dict(type='LinearProbe'), lambda n: 'head' in n),
+    (dict(type='FullFineTune'), lambda n: True),
+    (dict(type='BitFit'), lambda n: 'head' in n or n.endswith('bias')),
+    (dict(type='SSF'), lambda n: 'head' in n or '.mosa.' in n),
+])
+def test_baselines(adapter, expected):
+    """What each plain baseline trains, by the same injection code."""
+    model = build(adapter=adapter, num_modules=1, num_passes=1)
+    names = [n for n, _ in model.named_parameters()]
+    assert trainable(model) == [n for n in names if expected(n)]
+    x, samples = batch(model)
+    before = model.eval()(x).detach()
+    with model.disable_adapters():
+        assert torch.equal(model(x), before)
+    total_loss(model.train(), x, samples).backward()
+    assert all(p.grad is not None for n, p in model.named_parameters()
+               if p.requires_grad)
+
+
+def test_ssf_scales_and_shifts_every_layer():
+    """Its formula on a convolution, a norm and a linear layer."""
+    model = build(adapter=dict(type='SSF'), num_modules=1)
+    move(model)
+    layer = model.backbone.layers[0].attn.proj
+    x = torch.randn(3, 16, dtype=torch.float64)
+    part = layer.mosa['default']
+    expected = nn.functional.linear(x, layer.weight, layer.bias) \
+        * part.scale + part.shift
+    torch.testing.assert_close(layer(x), expected)
+    conv = model.backbone.patch_embed.projection
+    image = torch.randn(1, 3, 16, 16, dtype=torch.float64)
+    part = conv.mosa['default']
+    expected = nn.functional.conv2d(
+        image, conv.weight, conv.bias, conv.stride) * part.scale.view(
+            1, -1, 1, 1) + part.shift.view(1, -1, 1, 1)
+    torch.testing.assert_close(conv(image), expected)
+
+
+def test_fixed_mask_baseline():
+    """Specification a.8: only masked elements of an adapter move, in
+    training and in evaluation, whatever the weight decay."""
+    model = build(adapter=adaptformer(fixed_mask=True), num_passes=1)
+    layers = {n: m for n, m in model.named_modules()
+              if isinstance(m, MaskedLinear)}
+    assert len(layers) == 4 and not model.split_layers()
+    before = {n: m.value_of('weight').detach().clone()
+              for n, m in layers.items()}
+    x, samples = batch(model)
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=0.1,
+        weight_decay=0.5)
+    for _ in range(2):
+        optimizer.zero_grad()
+        total_loss(model.train(), x, samples).backward()
+        optimizer.step()
+    for name, layer in layers.items():
+        size = layer.weight.numel()
+        assert int(layer.weight_mask.sum()) == size - int(0.75 * size)
+        moved = layer.value_of('weight') != before[name]
+        assert not moved[~layer.weight_mask].any()
+        assert moved[layer.weight_mask].any()
+    copied = copy.deepcopy(model)
+    assert torch.equal(copied.eval()(x), model.eval()(x))
+
+
+def test_lora_branch_equals_changed_weights():
+    """``delta_weight`` folded by hand gives the merged model; the published
+    ``o`` branch cannot be folded."""
+    adapter = dict(type='LoRA', rank=4, targets='qo', scale=0.5)
+    model = build(adapter=adapter, perturb=True, split='both')
+    x, _ = batch(model)
+    expected = model.eval()(x).detach()
+    with torch.no_grad(), model.disable_adapters():
+        for name, part in model.adapter_modules().items():
+            layer = model.module.get_submodule(name)
+            layer.weight += part.delta_weight()
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+    quirk = build(adapter=dict(adapter, o_reads='input'), perturb=True)
+    parts = quirk.adapter_modules()
+    with pytest.raises(RuntimeError, match="o_reads='context'"):
+        parts['backbone.layers.0.attn.proj'].delta_weight()
+
+
+def test_head_and_other_names():
+    """``train_head``: heads, nothing, or chosen patterns."""
+    assert not any('head' in n for n in trainable(build(train_head=False)))
+    names = trainable(build(train_head=['^head', 'cls_token']))
+    assert 'backbone.cls_token' in names and 'head.fc.weight' in names
+
+
+def test_learnable_scale():
+    """Specification a.1: a null scale is one scalar that starts at 1."""
+    model = build(adapter=adaptformer(scale=None))
+    names = [n for n in trainable(model) if n.endswith('.scale')]
+    assert len(names) == 2
+    assert all(float(dict(model.named_parameters())[n]) == 1 for n in names)
+    x, samples = batch(model)
+    total_loss(model.train(), x, samples).backward()
+
+
+def test_frozen_backbone_in_eval_mode():
+    """Trap E22: the backbone is in eval mode, its adapters are not."""
+    module = vit(drop_rate=0.5)
+    model = build(module, frozen_backbone_eval=True, perturb=True,
+                  num_passes=1, adapter=adaptformer(drop_rate=0.))
+    model.train()
+    assert model.training and model.head.training
+    block = model.backbone.layers[0]
+    assert not block.training and not block.ffn.training
+    assert block.mosa['default'].training
+    x, samples = batch(model)
+    model.set_indices(torch.zeros(1, 4))
+    first = model(x, samples, mode='loss')['loss']
+    model.set_indices(torch.zeros(1, 4))
+    assert torch.equal(model(x, samples, mode='loss')['loss'], first)
+    model.set_indices(torch.tensor([[0, 1, 0, 1]]))
+    assert not torch.equal(model(x, samples, mode='loss')['loss'], first)
+    assert build(module).train().backbone.layers[0].ffn.training
+
+
+def test_detach_gives_the_host_back():
+    """Class, names and results are those of before."""
+    model = build(adapter=dict(type='LoRA', rank=4, targets='o',
+                               o_reads='input'), perturb=True)
+    x, _ = batch(model)
+    with torch.no_grad(), model.disable_adapters():
+        expected = model.eval()(x)
+    for _, module in list(model.named_modules()):
+        detach(module)
+    plain = MODELS.build(dict(vit(), _scope_='mmpretrain'))
+    assert [type(m) for m in model.module.modules()] == [
+        type(m) for m in plain.modules()]
+    assert set(model.module.state_dict()) == set(plain.state_dict())
+    assert torch.equal(model(x), expected)
+
+
+def test_layer_depth_is_the_host_s():
+    """Layer-wise decay sees an adapter at the depth of its block."""
+    model = build()
+    name = 'backbone.layers.1.mosa.default.up.weight'
+    assert model.get_layer_depth(name) == model.get_layer_depth(
+        'backbone.layers.1.ln1.weight')
+
+
+def test_half_precision_backbone():
+    """Adapters stay in float32 beside a bfloat16 host."""
+    model = build(double=False, perturb=True)
+    adapters = {id(p) for _, slot in slots(model) for p in slot.parameters()}
+    for parameter in model.parameters():
+        if id(parameter) not in adapters:
+            parameter.data = parameter.data.bfloat16()
+    x = torch.randn(2, 3, 16, 16).bfloat16()
+    model.train().draw(1)
+    out = model.backbone(x)[-1]
+    assert out.dtype == torch.bfloat16
+    out.float().square().sum().backward()
+    grads = [p.grad for p in model.parameters() if id(p) in adapters]
+    assert all(g.dtype == torch.float32 for g in grads if g is not None)
