@@ -10,6 +10,7 @@ from typing import Callable, Dict
 import cv2
 import numpy as np
 
+from ..transforms.weather_particles import draw_lines
 from .classes import (BUILDING, BUS, CAR, DOMAINS, FENCE, ROAD, SIDEWALK,
                       TERRAIN, TRUCK, VEGETATION, WALL)
 from .night import dusk, night
@@ -70,9 +71,7 @@ def _streaks(shape, rng: np.random.Generator, count: int,
     tone = rng.integers(60, 220, count)
     a = np.stack([x, y], 1)
     b = a + np.stack([size * slant, size], 1)
-    for p, q, c in zip((a * 8).astype(int).tolist(),
-                       (b * 8).astype(int).tolist(), tone.tolist()):
-        cv2.line(mask, p, q, c, 1, cv2.LINE_AA, 3)
+    draw_lines(mask, a, b, tone, shift=3)
     return cv2.blur(mask, (1, 3)).astype(np.float32)[..., None] / 255
 
 

@@ -26,6 +26,30 @@ def value_noise(shape: Tuple[int, int], cell: float,
     return np.clip(noise[:shape[0], :shape[1]], 0, 1)
 
 
+def draw_lines(canvas: np.ndarray,
+               start: np.ndarray,
+               end: np.ndarray,
+               values: np.ndarray,
+               thickness: int = 1,
+               shift: int = 0) -> None:
+    """Draw smooth lines, falling drops or flakes, in place.
+
+    Args:
+        canvas (ndarray): ``(H, W)`` uint8 or float32.
+        start (ndarray): ``(n, 2)`` x and y, pixels.
+        end (ndarray): ``(n, 2)`` x and y, pixels.
+        values (ndarray): ``(n, )`` brightness of each line.
+        thickness (int): Pixels. Defaults to 1.
+        shift (int): Bits of the coordinates' fraction that are kept.
+            Defaults to 0.
+    """
+    scale = 1 << shift
+    for p, q, value in zip((start * scale).astype(int).tolist(),
+                           (end * scale).astype(int).tolist(),
+                           values.tolist()):
+        cv2.line(canvas, p, q, value, thickness, cv2.LINE_AA, shift)
+
+
 def add_lamp(glow: np.ndarray, cx: float, cy: float, radius: float,
              power: float, colour: np.ndarray) -> None:
     """Add a bright disc with a halo (linear light) to ``glow``, in place."""
@@ -51,14 +75,12 @@ def rain_streaks(shape: Tuple[int, int], density: float,
                                                                    0.16, 0.1)):
         drops = np.zeros(shape, np.float32)
         count = int(density * share * height * width / 1000)
-        for x, y, size in zip(
-                rng.uniform(-0.1, 1.1, count) * width,
-                rng.uniform(-0.1, 1.0, count) * height,
-                rng.uniform(0.6, 1.3, count)):
-            dy = size * length * height
-            cv2.line(drops, (int(x), int(y)),
-                     (int(x + slant * dy), int(y + dy)),
-                     float(rng.uniform(0.4, 1.0)), thickness, cv2.LINE_AA)
+        x = rng.uniform(-0.1, 1.1, count) * width
+        y = rng.uniform(-0.1, 1.0, count) * height
+        dy = rng.uniform(0.6, 1.3, count) * length * height
+        draw_lines(drops, np.stack([x, y], 1),
+                   np.stack([x + slant * dy, y + dy], 1),
+                   rng.uniform(0.4, 1.0, count), thickness)
         layer += light * cv2.GaussianBlur(drops, (3, 3), 0.6 * thickness)
     return layer
 
@@ -93,13 +115,11 @@ def snow_flakes(shape: Tuple[int, int], density: float,
     for radius, light, share in ((0.8, 0.55, 0.62), (1.4, 0.65, 0.27),
                                  (2.4, 0.7, 0.09), (4.5, 0.5, 0.02)):
         points = np.zeros(shape, np.float32)
-        for x, y in zip(
-                *(rng.uniform(0, n, int(density * share * height * width /
-                                        1000)) for n in (width, height))):
-            end = (x + slant * radius * 1.5, y + radius * 1.5)
-            cv2.line(points, (int(x), int(y)), (int(end[0]), int(end[1])),
-                     float(rng.uniform(0.5, 1)), max(1, round(radius * 1.6)),
-                     cv2.LINE_AA)
+        count = int(density * share * height * width / 1000)
+        x, y = (rng.uniform(0, n, count) for n in (width, height))
+        end = np.stack([x + slant * radius * 1.5, y + radius * 1.5], 1)
+        draw_lines(points, np.stack([x, y], 1), end,
+                   rng.uniform(0.5, 1, count), max(1, round(radius * 1.6)))
         blur = cv2.GaussianBlur(points, (0, 0), 0.45 * radius + 0.2)
         layer = np.maximum(layer, light * blur)
     return np.clip(layer, 0, 1)
