@@ -49,26 +49,26 @@ def write_vtab(root,
 def write_fgvc(root,
                tasks: Sequence[str] = ('cars', 'cub', 'dogs', 'flowers',
                                        'nabirds'),
-               per_class: int = 1,
-               first_id: int = 1) -> str:
+               images: int = 1000) -> str:
     """``FOLDER/{train,val,test}.json`` and the images.
 
-    All classes are in ``train.json``, as the data set checks; validation and
-    test have four images, and lack the first class.
+    All classes are in ``train.json``, as the data set checks, one image each,
+    of which the first ``images`` are written. Validation and test have four
+    images, and lack the first class.
     """
     from mmext.datasets.fgvc import FGVC_TASKS
     for task in tasks:
-        _, num_classes, folder, images, = FGVC_TASKS[task]
+        _, num_classes, folder, prefix = FGVC_TASKS[task]
         folder = osp.join(root, folder)
         for split in ('train', 'val', 'test'):
-            labels = [c for c in range(num_classes) for _ in range(per_class)]
-            if split != 'train':
-                labels = list(range(1, 5))
+            labels = range(num_classes) if split == 'train' else range(1, 5)
             names = {}
             for index, label in enumerate(labels):
                 name = f'{label:03d}/{split}_{index}.jpg'
-                _write(osp.join(folder, images, name), _encode(label, index))
-                names[name] = label + first_id
+                if index < images:
+                    _write(
+                        osp.join(folder, prefix, name), _encode(label, index))
+                names[name] = label + 1
             _write(
                 osp.join(folder, f'{split}.json'),
                 json.dumps(names).encode())
@@ -103,4 +103,49 @@ def write_cifar10(root, count: int = 20) -> str:
             [labels[:, None],
              pixels.clip(0, 255).reshape(count, -1)], 1)
         _write(osp.join(root, FOLDER, name), rows.astype(np.uint8).tobytes())
+    return str(root)
+
+
+def write_aircraft(root, count: int = 4) -> str:
+    """FGVC-Aircraft: ``images_variant_{trainval,test}.txt``."""
+    from mmpretrain.datasets.categories import FGVCAIRCRAFT_CATEGORIES
+    for split in ('trainval', 'test'):
+        lines = []
+        for index in range(count):
+            name = f'{split}{index}'
+            _write(
+                osp.join(root, 'data', 'images', f'{name}.jpg'),
+                _encode(index, index))
+            lines.append(f'{name} {FGVCAIRCRAFT_CATEGORIES[index]}\n')
+        _write(
+            osp.join(root, 'data', f'images_variant_{split}.txt'),
+            ''.join(lines).encode())
+    return str(root)
+
+
+def write_food101(root, count: int = 4) -> str:
+    """Food-101: ``meta/{train,test}.txt``."""
+    from mmpretrain.datasets.categories import FOOD101_CATEGORIES
+    for split in ('train', 'test'):
+        names = [f'{FOOD101_CATEGORIES[i]}/{split}{i}' for i in range(count)]
+        for index, name in enumerate(names):
+            _write(
+                osp.join(root, 'images', f'{name}.jpg'), _encode(index, index))
+        _write(
+            osp.join(root, 'meta', f'{split}.txt'), '\n'.join(names).encode())
+    return str(root)
+
+
+def write_fashion_mnist(root, count: int = 40) -> str:
+    """The four idx files, labels in turn."""
+    for split in ('train', 't10k'):
+        labels = (np.arange(count) % 10).astype(np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (count, 28, 28))
+        sizes = np.array([2051, count, 28, 28], '>i4').tobytes()
+        _write(
+            osp.join(root, f'{split}-images-idx3-ubyte'),
+            sizes + pixels.astype(np.uint8).tobytes())
+        _write(
+            osp.join(root, f'{split}-labels-idx1-ubyte'),
+            np.array([2049, count], '>i4').tobytes() + labels.tobytes())
     return str(root)

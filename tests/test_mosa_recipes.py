@@ -109,7 +109,7 @@ def test_published_recipes(name):
     if task in FGVC:
         loaders = (cfg.train_dataloader, cfg.val_dataloader,
                    cfg.test_dataloader)
-        assert [(l.dataset.task, l.dataset.split) for loader in loaders
+        assert [(x.dataset.task, x.dataset.split) for x in loaders
                 ] == [(task, s) for s in ('train', 'val', 'test')]
     drop = model.module.backbone
     if backbone.startswith('vit'):

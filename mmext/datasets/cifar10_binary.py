@@ -10,7 +10,8 @@ from mmext.registry import DATASETS
 from mmext.utils.io import sha256_file
 from .data_help import PACKAGED_ALTERNATIVE, DataHelp, missing_data_error
 
-#: File -> SHA-256 of the official one. A file is 10,000 x (label, 32x32 red, green, blue).
+#: File -> SHA-256 of the official one. A file is 10,000 rows of a label and a
+#: red, a green and a blue plane of 32x32.
 FILES: Dict[str, str] = {
     'data_batch_1.bin':
     'cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5',

@@ -1,0 +1,145 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The shipped MoSA configs, made tiny, through tools/train.py."""
+import importlib.util
+import json
+
+import pytest
+
+from mmext.utils.user_error import UserError
+from ..classification_fixtures import (write_aircraft, write_cifar10,
+                                       write_elpv, write_fashion_mnist,
+                                       write_fgvc, write_food101, write_vtab)
+from ..tool_fixtures import ROOT, run_tool
+
+CONFIG = """
+_base_ = [{base!r}]
+model = dict(
+    module=dict(
+        backbone=dict(
+            arch=dict(
+                _delete_=True,
+                embed_dims=8,
+                num_layers=2,
+                num_heads=2,
+                feedforward_channels=16),
+            init_cfg=None),
+        head=dict(in_channels=8)),
+    adapter=dict(bottleneck=4))
+train_dataloader = dict(
+    batch_size={batch},
+    num_workers=0,
+    persistent_workers=False,
+    dataset={train})
+val_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset={val})
+test_dataloader = dict(
+    num_workers=0, persistent_workers=False, dataset={test})
+train_cfg = dict(max_epochs=1, val_interval=1)
+param_scheduler = None
+custom_hooks = [dict(type='mmext.MoSAHook', interval=1)]
+default_hooks = dict(logger=dict(interval=1))
+"""
+_SUBSET = 'dict(num_samples={n}, skip=0, dataset=dict(data_root={root!r}{x}))'
+_JOINT = 'dict(datasets=dict({}))'.format(', '.join(
+    f'{t}=dict(data_root={{root!r}}, indices=1)'
+    for t in ('cars', 'cub', 'dogs', 'flowers', 'nabirds')))
+_PLAIN = 'dict(data_root={root!r})'
+
+
+def _subset(n, x=''):
+    return _SUBSET.replace('{n}', str(n)).replace('{x}', x)
+
+
+# config -> writer, batch size of two iterations, train, val, test
+SETS = dict(
+    vtab=('vit-base-p16_mosa_vtab-kitti-distance',
+          lambda root: write_vtab(root, tasks=['kitti']), 2, _PLAIN, _PLAIN,
+          _PLAIN),
+    fgvc=('vit-base-p16_mosa_flowers',
+          lambda root: write_fgvc(root, ['flowers'], 8), 2,
+          'dict(data_root={root!r}, indices=4)', _PLAIN, _PLAIN),
+    few=('vit-base-p16_mosa_cub-10pct',
+         lambda root: write_fgvc(root, ['cub'], 8), 2, _subset(
+             4, ', indices=8').replace('skip',
+                                       'fraction=None, skip'), _PLAIN, _PLAIN),
+    joint=('vit-base-p16_mosa_fgvc-joint',
+           lambda root: write_fgvc(root, images=4), 3, _JOINT, _JOINT, _JOINT),
+    elpv=('vit-small-p14_mosa_elpv2-112px', write_elpv, 1,
+          'dict(fraction=0.0025, dataset=dict(data_root={root!r}))', _PLAIN,
+          _PLAIN),
+    cifar10=('vit-small-p14_mosa_cifar10-112px', write_cifar10, 5,
+             _subset(10, ', check=False'), _subset(10, ', check=False'),
+             _subset(10, ', check=False')),
+    aircraft=('vit-base-p16_mosa_aircraft', write_aircraft, 2, _PLAIN, _PLAIN,
+              _PLAIN),
+    food101=('vit-base-p16_mosa_food101', write_food101, 2, _PLAIN, _PLAIN,
+             _PLAIN),
+    fashion=('vit-small-p14_mosa_fashion-mnist-112px', write_fashion_mnist, 5,
+             _subset(10), _subset(10), _subset(10)))
+
+
+@pytest.fixture
+def train():
+    """``tools/train.py``, in this process."""
+    path = ROOT / 'tools' / 'train.py'
+    spec = importlib.util.spec_from_file_location('train_tool', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def write_config(folder, name, root):
+    base, _, batch, *parts = SETS[name]
+    parts = [part.replace('{root!r}', repr(str(root))) for part in parts]
+    path = folder / f'{name}.py'
+    path.write_text(
+        CONFIG.format(
+            base=str(ROOT / 'configs' / 'mosa' / f'{base}.py'),
+            batch=batch,
+            train=parts[0],
+            val=parts[1],
+            test=parts[2]))
+    return str(path)
+
+
+def scalars(folder):
+    path, = folder.glob('*/vis_data/scalars.json')
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_two_iterations(name, tmp_path, monkeypatch, train):
+    monkeypatch.chdir(tmp_path)
+    root = SETS[name][1](tmp_path / 'data')
+    train([write_config(tmp_path, name, root), '--work-dir', 'work'])
+    lines = scalars(tmp_path / 'work')
+    losses = [line for line in lines if 'loss' in line]
+    assert len(losses) == 2
+    assert all('loss_kl' in line for line in losses)
+    assert any('accuracy/top1' in line for line in lines)
+    assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
+
+
+@pytest.mark.parametrize('name', SETS)
+def test_missing_folder_stops_before_any_work(name, tmp_path, monkeypatch,
+                                              train):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / 'nowhere'
+    with pytest.raises(UserError) as caught:
+        train([write_config(tmp_path, name, root), '--work-dir', 'work'])
+    message = str(caught.value)
+    assert str(root) in message
+    for part in ('Expected layout', 'How to get it', 'data_root'):
+        assert part in message
+    assert 'streetworld' not in message
+    assert not (tmp_path / 'work').exists()
+
+
+def test_as_a_user_runs_it(tmp_path):
+    """Train in a process of its own, then test the checkpoint."""
+    root = write_vtab(tmp_path / 'data', tasks=['kitti'])
+    config = write_config(tmp_path, 'vtab', root)
+    run_tool('tools/train.py', config, '--work-dir', 'work', cwd=tmp_path)
+    output = run_tool(
+        'tools/test.py', config, 'work/epoch_1.pth', cwd=tmp_path)
+    assert 'accuracy/top1' in output
