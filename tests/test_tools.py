@@ -3,7 +3,6 @@
 
 Each subprocess imports a whole toolbox, so one call checks several things.
 """
-import importlib.util
 import json
 import os
 
@@ -12,18 +11,9 @@ import torch
 
 from mmext.utils.launch import set_resume
 from mmext.utils.user_error import UserError
-from .tool_fixtures import (CLASSIFIER, ROOT, SEGMENTOR, run_tool,
+from .tool_fixtures import (CLASSIFIER, ROOT, SEGMENTOR, run_tool, tool,
                             write_classification, write_config,
                             write_segmentation)
-
-
-def tool(name):
-    """Import ``tools/NAME.py`` as a module."""
-    path = ROOT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(path.stem + '_tool', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope='module')
@@ -161,6 +151,10 @@ def test_user_errors_of_train(segmentor, tmp_path, monkeypatch):
         ([str(config), '--cfg-options',
           'train_cfg.type=mmext.NoLoop'], 'NoLoop'),
         ([str(config), '--cfg-options',
+          'train_cgf.max_iters=1'], "did you mean 'train_cfg'"),
+        ([str(config), '--cfg-options',
+          'default_hooks.invalid_loss.patients=1'], "Did you mean 'patience'"),
+        ([str(config), '--cfg-options',
           'default_scope=mmnothing'], 'mmnothing'),
         ([str(config), '--cfg-options', 'val_cfg=None'], 'val_cfg'),
     ]
@@ -281,6 +275,22 @@ def test_adaptation_config_is_evaluated_unless_adapt_is_given(
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert {'r1/fog/mIoU', 'r1/night/mIoU', 'mIoU'} <= set(metrics)
     assert not list((tmp_path / 'eval').rglob('adaptation_report.json'))
+    (tmp_path / 'text.pth').write_text('no checkpoint')
+    classes = 'model.decode_head.num_classes=5'
+    for run, argv, option, part in (
+        (test, ['source.pth'], classes, 'model (5,), checkpoint (19,)'),
+        (test, ['source.pth', '--adapt'], classes, 'has 19'),
+        (test, ['text.pth'], 'randomness.seed=1', 'text.pth'),
+        (tool('train'), [], 'load_from=text.pth', 'text.pth'),
+        (tool('train'), [], 'train_cfg.resett=never', "Did you mean 'reset'"),
+        (tool('train'), [], 'train_cfg.method.multi=1', "'multi_view'"),
+    ):
+        with pytest.raises(UserError) as caught:
+            run.main([
+                'adapt.py', *argv, '--work-dir', 'wrong', '--cfg-options',
+                option
+            ])
+        assert part in str(caught.value)
     test.main(['adapt.py', 'source.pth', '--work-dir', 'adapted', '--adapt'])
     assert (tmp_path / 'adapted' / 'adaptation_report.json').is_file()
 

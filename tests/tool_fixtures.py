@@ -1,9 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Tiny data sets and configs for the tests of the tools."""
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Optional
 
 import cv2
@@ -182,3 +184,12 @@ def run_tool(*command: str,
     if code is not None:
         assert done.returncode == code, done.stdout[-6000:]
     return done.stdout
+
+
+def tool(name: str) -> ModuleType:
+    """Import ``tools/NAME.py`` as a module."""
+    path = ROOT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(path.stem + '_tool', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

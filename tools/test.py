@@ -8,6 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
+from mmext.engine.hooks import CheckpointMatchHook
 from mmext.utils.config_io import load_config
 from mmext.utils.launch import (add_common_arguments, build_runner,
                                 finish_config, is_adaptation, parse,
@@ -192,6 +193,10 @@ def main(argv=None) -> None:
     if args.adapt:
         runner.train()
         return
+    if is_adaptation(cfg):
+        runner.register_hook(
+            CheckpointMatchHook(
+                cfg.train_cfg.get('source_ignore', ('^auxiliary_head', ))))
     metrics = runner.test()
     if args.out and args.out.endswith(_FILES) and out_item(
             args) == 'metrics' and is_main_process():

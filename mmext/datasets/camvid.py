@@ -8,13 +8,15 @@ from mmengine.fileio import list_dir_or_file
 from mmseg.datasets import BaseSegDataset
 
 from mmext.registry import DATASETS
+from mmext.utils.user_error import ConfigError
 from .data_help import DataHelp, missing_data_error
+from .folder_checks import FolderChecks
 
 Fraction = Union[float, Dict[str, float]]
 
 
 @DATASETS.register_module()
-class CamVidDataset(BaseSegDataset):
+class CamVidDataset(FolderChecks, BaseSegDataset):
     """CamVid: day and dusk driving sequences, 11 classes, 255 ignored.
 
     Brostow et al., "Segmentation and Recognition Using Structure from Motion
@@ -54,9 +56,11 @@ class CamVidDataset(BaseSegDataset):
         **kwargs: Arguments of mmseg's ``BaseSegDataset``.
 
     Raises:
-        FileNotFoundError: If a sequence's folder is missing or empty. The
-            message says what was looked for and how to get it.
-        ValueError: If ``every``, ``start`` or ``stop`` is out of range.
+        MissingFileError: If a sequence's folder is missing or empty, or
+            images lack their labels. The message says what was looked for
+            and how to get it.
+        ConfigError: If ``every``, ``start`` or ``stop`` is out of range, or
+            they leave no frame of a sequence.
 
     Examples:
         >>> # the training part: the first 68 frames of 0016E5 validate
@@ -68,6 +72,7 @@ class CamVidDataset(BaseSegDataset):
         ...     pipeline=train_pipeline)
     """
 
+    data_name = 'CamVid'
     METAINFO = dict(
         classes=('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign',
                  'fence', 'car', 'pedestrian', 'bicyclist'),
@@ -99,8 +104,8 @@ class CamVidDataset(BaseSegDataset):
         if isinstance(sequences, str):
             sequences = (sequences, )
         if int(every) != every or every < 1:
-            raise ValueError('CamVidDataset: every must be an integer of at '
-                             f'least 1, but got {every!r}.')
+            raise ConfigError('CamVidDataset: every must be an integer of '
+                              f'at least 1, but got {every!r}.')
         self.sequences = tuple(sequences)
         self.every = int(every)
         self.min_gap = min_gap
@@ -135,6 +140,8 @@ class CamVidDataset(BaseSegDataset):
                     info['seg_map_path'] = osp.join(label_root, sequence,
                                                     stem + self.seg_map_suffix)
                 data_list.append(info)
+        if label_root:
+            self._check_labels(data_list)
         return data_list
 
     def _frames(self, folder: str, sequence: str) -> List[str]:
@@ -150,6 +157,10 @@ class CamVidDataset(BaseSegDataset):
             raise missing_data_error(f'CamVid sequence {sequence}', folder,
                                      self.data_help)
         first, last = (round(b * len(names)) for b in self.bounds[sequence])
+        if first == last:
+            raise ConfigError(
+                f'CamVidDataset: start and stop leave no frame of sequence '
+                f'{sequence!r}, which has {len(names)}.')
         names = names[first:last]
         if self.min_gap:
             names = _thin(names, self.min_gap)
@@ -173,7 +184,7 @@ def _bounds(sequence: str, start: Fraction, stop: Fraction):
     first = start.get(sequence, 0.0) if isinstance(start, dict) else start
     last = stop.get(sequence, 1.0) if isinstance(stop, dict) else stop
     if not 0.0 <= first < last <= 1.0:
-        raise ValueError(
+        raise ConfigError(
             f'CamVidDataset: sequence {sequence!r} needs '
             f'0 <= start < stop <= 1 (fractions of the sequence), but got '
             f'start={first!r}, stop={last!r}.')

@@ -4,6 +4,8 @@ import os.path as osp
 from dataclasses import dataclass
 from typing import List, Mapping, Sequence, Union
 
+from mmext.utils.user_error import MissingFileError, UserError
+
 #: What to run instead, for a user who has none of the public data sets.
 EMBEDDED_ALTERNATIVE = (
     'python tools/dataset_converters/streetworld.py --out data/streetworld\n'
@@ -91,7 +93,7 @@ def _indent(text: str) -> str:
 def missing_data_error(name: str,
                        looked_for: Union[str, Sequence[str]],
                        data_help: DataHelp,
-                       problem: str = 'is missing') -> FileNotFoundError:
+                       problem: str = 'is missing') -> MissingFileError:
     """Build (not raise) the error for a data set that cannot be read.
 
     Args:
@@ -103,7 +105,7 @@ def missing_data_error(name: str,
             Defaults to ``'is missing'``.
 
     Returns:
-        FileNotFoundError: The message says what is missing, where it was
+        MissingFileError: The message says what is missing, where it was
         looked for, the expected layout, how to get it, and what to run
         without it.
 
@@ -121,11 +123,16 @@ def missing_data_error(name: str,
     if data_help.alternative:
         message += (f'\n  {data_help.alternative_title}\n'
                     f'{_indent(data_help.alternative)}')
-    return FileNotFoundError(message)
+    return MissingFileError(message)
 
 
-def unreadable_sample_error(name: str, idx: int, error: Exception,
-                            files: Mapping[str, str]) -> RuntimeError:
+class UnreadableSampleError(UserError, RuntimeError):
+    """A sample whose files are damaged or do not fit the pipeline."""
+
+
+def unreadable_sample_error(
+        name: str, idx: int, error: Exception,
+        files: Mapping[str, str]) -> UnreadableSampleError:
     """Build (not raise) the error for a sample whose pipeline failed.
 
     Args:
@@ -135,10 +142,10 @@ def unreadable_sample_error(name: str, idx: int, error: Exception,
         files (Mapping[str, str]): What each file is -> its path.
 
     Returns:
-        RuntimeError: The message names the files.
+        UnreadableSampleError: The message names the files.
     """
     named = '\n'.join(f'  {kind}: {path}' for kind, path in files.items())
-    return RuntimeError(
+    return UnreadableSampleError(
         f'Sample {idx} of {name} could not be read or transformed: '
         f'{type(error).__name__}: {error}\n{named}\n'
         'If a file is damaged, fetch it again.')

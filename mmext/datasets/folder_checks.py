@@ -4,8 +4,7 @@ from typing import List
 
 from mmengine import fileio
 
-from .data_help import (DataHelp, missing_data_error,
-                        unreadable_sample_error)
+from .data_help import DataHelp, missing_data_error, unreadable_sample_error
 
 
 class FolderChecks:
@@ -78,8 +77,8 @@ class FolderChecks:
             dict: What the pipeline gives.
 
         Raises:
-            RuntimeError: If the pipeline fails; names the files and gives
-                the original error, which is also its cause.
+            UnreadableSampleError: If the pipeline fails; names the files and
+                gives the original error, which is also its cause.
         """
         try:
             return super().prepare_data(idx)

@@ -117,10 +117,19 @@ def _type_findings(tree: dict) -> Iterator[Finding]:
         if problem is not None:
             yield Finding('error', item.path, problem)
         if found is not None:
-            yield from _argument_findings(item, found)
+            yield from argument_findings(item, found)
 
 
-def _argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
+def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
+    """Arguments that a class does not take, and needed ones that lack.
+
+    Args:
+        item (TypedDict): Where the class stands in the config.
+        found (type | Callable): The class or function itself.
+
+    Yields:
+        Finding: One for each such argument.
+    """
     if item.path.startswith('model') and item.key.endswith('_cfg') and \
             item.key != 'init_cfg':
         return  # builders of norm_cfg and the like take keys out first

@@ -114,12 +114,18 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> None:
     GPU a distributed job uses gloo, and synchronised batch norms, which
     torch has for GPUs only, become plain ones. A default hook that is set to
     ``None`` is left out, and a test set gets its ``TestLoop``.
+
+    Raises:
+        UserError: If an option does not fit the config, or its key is
+            nearly that of another.
     """
     new = merge_options(cfg, args.cfg_options)
     for key, near in unknown_options(cfg, new):
+        if near:
+            raise UserError(f'--cfg-options: the config has no key {key!r}; '
+                            f'did you mean {near!r}?')
         print_log(
-            f'--cfg-options: the config has no key {key!r}' +
-            (f'; did you mean {near!r}?' if near else ''),
+            f'--cfg-options: the config has no key {key!r}',
             logger='current',
             level=30)
     cfg.launcher = args.launcher

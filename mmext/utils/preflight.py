@@ -12,7 +12,7 @@ from typing import Any, List, Optional, Sequence
 
 from mmengine.config import Config
 
-from .config_check import group_findings
+from .config_check import argument_findings, group_findings
 from .config_io import read_model_index
 from .config_paths import (build_lazy, checkpoint_place, checkpoints,
                            dataset_leaves, find_checkpoint, is_remote,
@@ -73,13 +73,24 @@ def check_host(cfg: Config) -> None:
 
 
 def check_types(cfg: Config) -> None:
-    """Raise if a ``type='mmext.X'`` is misspelt or lacks its host."""
+    """Raise if a ``type='mmext.X'`` cannot be built as it is written.
+
+    Raises:
+        UserError: For each one that is misspelt, lacks its host, gets an
+            argument that it does not take, or lacks one that it needs.
+    """
     problems = []
     for item in typed_dicts(cfg._cfg_dict):
         if str(item.node['type']).startswith('mmext.'):
-            _, problem = resolve(item)
+            found, problem = resolve(item)
             if problem:
                 problems.append(f'{item.path}: {problem}')
+            if found is not None:
+                problems += [
+                    f'{f.path}: {f.message}'
+                    for f in argument_findings(item, found)
+                    if f.level == 'error'
+                ]
     if problems:
         raise UserError('The config names parts that cannot be used:\n  ' +
                         '\n  '.join(problems))

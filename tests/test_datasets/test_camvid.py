@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from mmext.utils.user_error import UserError
 from ..data_fixtures import write_camvid
 from ..tool_fixtures import ROOT, run_tool
 
@@ -98,10 +99,25 @@ def test_missing_frames_are_explained(root, tmp_path):
         build(root)
 
 
+def test_missing_labels_and_damaged_files_are_named(root):
+    dataset = build(root, pipeline=[dict(type='LoadImageFromFile')])
+    info = dataset.get_data_info(1)
+    with open(info['img_path'], 'wb') as file:
+        file.write(b'no picture')
+    with pytest.raises(UserError, match=os.path.basename(info['img_path'])):
+        dataset[1]
+    os.remove(info['seg_map_path'])
+    with pytest.raises(UserError, match='labels of 1 of 10 images') as error:
+        build(root)
+    assert info['seg_map_path'] in str(error.value)
+    build(root, data_prefix=dict(img_path='images'))  # no label is needed
+
+
 @pytest.mark.parametrize(
     'mistake',
     [dict(every=0),
      dict(start=0.5, stop=0.5),
+     dict(stop=0.05),
      dict(stop={'0016E5': 1.5})])
 def test_ranges_are_checked(root, mistake):
     with pytest.raises(ValueError, match='CamVidDataset'):

@@ -3,11 +3,14 @@
 from .adaptation_state_hook import AdaptationStateHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
+from .checkpoint_match_hook import CheckpointMatchHook
 from .invalid_loss_hook import InvalidLossHook
 from .mean_teacher_hook import MeanTeacherHook
+from .mosa_hook import MoSAHook
 from .rng_state_hook import RNGStateHook
 
 __all__ = [
     'AdaptationStateHook', 'AtomicCheckpointHook', 'ChannelsLastHook',
-    'InvalidLossHook', 'MeanTeacherHook', 'RNGStateHook'
+    'CheckpointMatchHook', 'InvalidLossHook', 'MeanTeacherHook',
+    'MoSAHook', 'RNGStateHook'
 ]

@@ -5,8 +5,7 @@ import pytest
 pytest.importorskip('mmseg')
 
 from mmext.datasets.domain_sequence import Visit  # noqa: E402
-from mmext.engine.loops.adaptation_report import \
-    StreamStatistics  # noqa: E402
+from mmext.engine.loops.adaptation_report import StreamStatistics  # noqa: E402
 from mmext.models.segmentation import StepResult  # noqa: E402
 
 

@@ -1,0 +1,105 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Does a checkpoint fit the model that it is loaded into?"""
+import re
+from typing import Callable, Dict, List, Sequence
+
+from mmengine.hooks import Hook
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from mmengine.runner import Runner
+from torch import Tensor
+
+from mmext.registry import HOOKS
+from mmext.utils.user_error import ConfigError
+
+
+def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
+                 optional: Callable[[str], bool],
+                 ignore: Sequence[str], where: str) -> None:
+    """Compare a checkpoint's keys, shapes and values with the model's.
+
+    Args:
+        expected (dict[str, Tensor]): State dict of the model.
+        given (dict[str, Tensor]): State dict of the checkpoint.
+        optional (Callable): Names that may be missing.
+        ignore (Sequence[str]): Regular expressions of keys that may be in
+            the checkpoint only.
+        where (str): Path of the checkpoint, for the message.
+
+    Raises:
+        ConfigError: With the lists of keys that are missing, unexpected, of
+            another shape, or hold a value that is not finite.
+    """
+    missing = [k for k in expected if k not in given and not optional(k)]
+    unexpected = [
+        k for k in given if k not in expected and not any(
+            re.search(pattern, k) for pattern in ignore)
+    ]
+    shapes = [
+        f'{k}: model {tuple(v.shape)}, checkpoint {tuple(given[k].shape)}'
+        for k, v in expected.items()
+        if k in given and tuple(given[k].shape) != tuple(v.shape)
+    ]
+    spoilt = [
+        k for k in expected if k in given and not given[k].isfinite().all()
+    ]
+    if missing or unexpected or shapes or spoilt:
+        parts = [
+            f'{len(keys)} {what}:\n    ' + '\n    '.join(_shortened(keys))
+            for what, keys in (('missing', missing),
+                               ('unexpected', unexpected),
+                               ('of another shape', shapes),
+                               ('not finite', spoilt)) if keys
+        ]
+        raise ConfigError(
+            f'{where} is not a sound checkpoint of this model; a partly '
+            'random model is not worth running.\n  ' + '\n  '.join(parts) +
+            '\nUse the checkpoint that belongs to `model`, or list keys that '
+            'may be left over in train_cfg.source_ignore.')
+
+
+def _shortened(keys: List[str], most: int = 12) -> List[str]:
+    more = [f'... and {len(keys) - most} more'] if len(keys) > most else []
+    return keys[:most] + more
+
+
+def given_weights(checkpoint: dict) -> Dict[str, Tensor]:
+    """The state dict of a checkpoint under the model's own names."""
+    weights = checkpoint.get('state_dict', checkpoint)
+    return {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
+
+
+@HOOKS.register_module()
+class CheckpointMatchHook(Hook):
+    """Refuse a checkpoint that does not fill the whole model.
+
+    mmengine loads what fits and logs the rest, so a model of which a part
+    stayed random is trained or scored like any other. With this hook a wrong
+    or partial checkpoint stops the run with the list of keys.
+
+    Args:
+        ignore (Sequence[str]): Regular expressions of keys that may be in
+            the checkpoint only. Defaults to ``('^auxiliary_head',)``.
+
+    Raises:
+        ConfigError: When a checkpoint is loaded that does not fit.
+
+    Example:
+        >>> custom_hooks = [dict(type='mmext.CheckpointMatchHook')]
+    """
+
+    # After hooks that change what is loaded.
+    priority = 'VERY_LOW'
+
+    def __init__(self,
+                 ignore: Sequence[str] = ('^auxiliary_head', )) -> None:
+        self.ignore = tuple(ignore)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Compare keys, shapes and values, before they are copied."""
+        model = runner.model
+        if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
+        # Old checkpoints lack the batch counters, which testing never reads.
+        check_source(model.state_dict(), given_weights(checkpoint),
+                     lambda key: key.endswith('num_batches_tracked'),
+                     self.ignore, str(runner._load_from or 'The checkpoint'))
