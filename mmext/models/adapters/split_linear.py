@@ -87,8 +87,8 @@ class SplitLinear(nn.Module):
             self.register_buffer('bias_owner', None)
         # Set from outside before each pass, so that a recomputed or a
         # compiled forward uses the same modules; a plain forward takes 0.
-        self.register_buffer(
-            'index', torch.zeros(1, dtype=torch.long), persistent=False)
+        # No buffer: averaged models copy buffers and expect equal shapes.
+        self.index = torch.zeros(1, dtype=torch.long)
 
     def _declare(self, kind: str, shape: tuple, split: bool, seed: int,
                  name: str) -> None:
@@ -222,13 +222,16 @@ class SplitLinear(nn.Module):
 
     def modules_weight(self, k: int) -> Tensor:
         """Weight of module ``k``, shape (out, in)."""
-        return self._select('weight', self.index.new_tensor([k]))[0]
+        return self._select('weight', self._single(k))[0]
 
     def modules_bias(self, k: int) -> Optional[Tensor]:
         """Bias of module ``k``, shape (out,), or None."""
         if not self.has_bias:
             return None
-        return self._select('bias', self.index.new_tensor([k]))[0]
+        return self._select('bias', self._single(k))[0]
+
+    def _single(self, k: int) -> Tensor:
+        return torch.tensor([k], device=self.parameters_of('weight')[0].device)
 
     def merged_weight(self, mode: Optional[str] = None) -> Tensor:
         """Merged weight, shape (out, in), by ``mode`` or the layer's own."""
@@ -297,9 +300,10 @@ class SplitLinear(nn.Module):
         """
         if not self.training or self.merged:
             return F.linear(x, self.merged_weight(), self.merged_bias())
-        weight = self._select('weight', self.index)
-        bias = self._select('bias', self.index) if self.has_bias else None
-        passes = self.index.numel()
+        index = self.index.to(x.device)
+        weight = self._select('weight', index)
+        bias = self._select('bias', index) if self.has_bias else None
+        passes = index.numel()
         if passes == 1:
             return F.linear(x, weight[0], None if bias is None else bias[0])
         if x.size(0) % passes:

@@ -1,0 +1,271 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""MoSA under the stock Runner: draws, log, resume, EMA, compile."""
+import copy
+
+import pytest
+import torch
+from torch.utils.data import Dataset
+
+pytest.importorskip('mmpretrain')
+
+from mmengine.hooks import Hook  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+from mmpretrain.structures import DataSample  # noqa: E402
+
+from mmext.engine.hooks import MoSAHook  # noqa: E402
+from mmext.registry import MODELS  # noqa: E402
+from ...tiny_classifiers import adaptformer, vit  # noqa: E402
+from ...toy_runs import quick_runner  # noqa: E402
+
+
+class Images(Dataset):
+    """Ten images of five classes."""
+
+    metainfo = dict(classes=tuple('abcde'))
+
+    def __len__(self):
+        return 10
+
+    def __getitem__(self, index):
+        generator = torch.Generator().manual_seed(index)
+        return dict(
+            inputs=torch.randn(3, 16, 16, generator=generator),
+            data_samples=DataSample().set_gt_label(index % 5))
+
+
+class Watch(Hook):
+    """Note the indices of every iteration and what validation saw."""
+
+    priority = 'VERY_LOW'
+
+    def __init__(self):
+        self.tables, self.seen = [], []
+
+    def after_train_iter(self, runner, *args, **kwargs):
+        self.tables.append(MoSAHook.model_of(runner).drawing.table.clone())
+
+    def after_val_iter(self, runner, batch_idx, data_batch=None,
+                       outputs=None):
+        self.seen += [s.pred_score.clone() for s in outputs]
+
+
+def runner(folder, length=4, model=None, hooks=(), resume=False,
+           optim=None, **options):
+    watch = Watch()
+    torch.manual_seed(0)
+    model = model or dict(
+        dict(type='mmext.MoSAModel', module=vit(), adapter=adaptformer(),
+             split='both'), **options)
+    loader = dict(batch_size=5, num_workers=0, dataset=Images())
+    hooks = [dict(type='mmext.MoSAHook', interval=2), *hooks]
+    made = Runner(
+        model, str(folder),
+        train_dataloader=dict(
+            loader, sampler=dict(type='InfiniteSampler', shuffle=False)),
+        train_cfg=dict(by_epoch=False, max_iters=length, val_interval=2),
+        val_dataloader=dict(
+            loader, sampler=dict(type='DefaultSampler', shuffle=False)),
+        val_cfg=dict(), val_evaluator=dict(type='Accuracy'),
+        optim_wrapper=dict(
+            dict(optimizer=dict(type='AdamW', lr=0.02)), **(optim or {})),
+        default_hooks=dict(
+            logger=dict(type='LoggerHook', interval=2),
+            checkpoint=dict(type='CheckpointHook', by_epoch=False,
+                            interval=2)),
+        log_processor=dict(by_epoch=False),
+        custom_hooks=[*hooks, watch],
+        visualizer=dict(type='Visualizer', vis_backends=[],
+                        name=f'{folder}'.replace('/', '_')),
+        randomness=dict(seed=3),
+        experiment_name=str(folder).replace('/', '_'),
+        default_scope='mmpretrain', resume=resume)
+    made.watch = watch
+    return made
+
+
+def train(*args, **kwargs):
+    with quick_runner():
+        made = runner(*args, **kwargs)
+        made.train()
+    return made
+
+
+def state(made):
+    return copy.deepcopy(made.model.state_dict())
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(
+        torch.equal(v, second[k]) for k, v in first.items())
+
+
+def test_a_plain_model_is_refused(tmp_path):
+    """A hook cannot create parameters: the message has the five lines."""
+    with quick_runner(), pytest.raises(TypeError) as error:
+        runner(tmp_path, model=vit()).train()
+    text = str(error.value)
+    assert 'ImageClassifier' in text and "type='mmext.MoSAModel'" in text
+    assert len(text.split('\n\n')[1].splitlines()) == 5
+
+
+def test_draws_and_log(tmp_path):
+    """New indices in every iteration; counts and norms are logged."""
+    made = train(tmp_path)
+    tables = made.watch.tables
+    assert len(tables) == 4
+    assert len({tuple(t.flatten().tolist()) for t in tables}) > 1
+    scalars = made.message_hub.log_scalars
+    for key in ('loss_kl', 'mosa/activations_max', 'mosa/update_norm_0',
+                'mosa/update_norm_3'):
+        values = scalars[f'train/{key}'].data[0]
+        assert len(values) >= 2, key
+    assert scalars['train/mosa/activations_max'].data[0].max() <= 4
+    assert scalars['train/mosa/update_norm_0'].data[0].max() > 0
+
+
+def test_each_micro_batch_is_drawn(tmp_path):
+    """Trap E15: new modules for every part of an accumulated step."""
+    made = train(tmp_path, optim=dict(accumulative_counts=2))
+    tables = {tuple(t.flatten().tolist()) for t in made.watch.tables}
+    assert len(tables) > 2
+
+
+@pytest.mark.parametrize('options', [
+    dict(), dict(storage='replicated', inactive='skip'),
+    dict(inactive='skip', split_bias=True)
+])
+def test_resume_is_exact(tmp_path, options):
+    """Property 25: 2k steps are k steps, a resume and k steps; weights,
+    masks, moments and the generator of the draws."""
+    hooks = (dict(type='mmext.RNGStateHook'), )
+    whole = train(tmp_path / 'whole', hooks=hooks, **options)
+    train(tmp_path / 'part', length=2, hooks=hooks, **options)
+    resumed = train(tmp_path / 'part', hooks=hooks, resume=True, **options)
+    assert equal(state(whole), state(resumed))
+    assert all(torch.equal(a, b) for a, b in zip(
+        whole.watch.tables[2:], resumed.watch.tables))
+    first, second = (r.optim_wrapper.optimizer.state_dict()['state']
+                     for r in (whole, resumed))
+    for index, moments in first.items():
+        for key, value in moments.items():
+            assert torch.equal(value, second[index][key])
+
+
+@pytest.mark.parametrize('change', [
+    dict(num_modules=3), dict(split='up'), dict(storage='replicated'),
+    dict(adapter=adaptformer(bottleneck=5)),
+    dict(granularity='row')
+])
+def test_resume_with_other_options(tmp_path, change):
+    """Refused before anything is loaded, with the differing option."""
+    train(tmp_path, length=2)
+    made = runner(tmp_path, resume=True, **change)
+    before = state(made)
+    with quick_runner(), pytest.raises(ValueError) as error:
+        made.train()
+    assert list(change)[0] in str(error.value)
+    assert equal(state(made), before)
+
+
+def test_runner_initialisation_changes_nothing(tmp_path):
+    """Property 30: the Runner calls ``init_weights`` after insertion."""
+    torch.manual_seed(0)
+    made = runner(tmp_path, optim=dict(optimizer=dict(type='SGD', lr=0.)))
+    before = state(made)
+    with quick_runner():
+        made.train()
+    assert equal(state(made), before)
+    ups = [v for k, v in before.items() if k.endswith('up.weight')]
+    assert ups and not any(v.any() for v in ups)
+
+
+def merged(model):
+    model = copy.deepcopy(model)
+    model.merge()
+    return {k: v for k, v in model.state_dict().items() if '.mosa.' in k}
+
+
+def test_ema(tmp_path):
+    """Property 29: ``merge(EMA)`` is ``EMA(merge)``, and validation under
+    the hook predicts with merged EMA weights."""
+    momentum = 0.3
+    made = runner(tmp_path, length=2, hooks=(
+        dict(type='mmengine.EMAHook', momentum=momentum), ))
+    averages, expected = [], {}
+
+    class Average(Hook):
+
+        def after_train_iter(self, runner, *args, **kwargs):
+            now = merged(runner.model)
+            for key, value in now.items():
+                if not averages:
+                    expected[key] = value.clone()
+                else:
+                    expected[key].lerp_(value, momentum)
+            averages.append(1)
+
+    made.register_hook(Average(), priority='VERY_LOW')
+    with quick_runner():
+        made.train()
+    hook = next(h for h in made.hooks if type(h).__name__ == 'EMAHook')
+    ema = hook.ema_model.module
+    for key, value in merged(ema).items():
+        torch.testing.assert_close(value, expected[key], rtol=0, atol=1e-6)
+    inputs = torch.stack([Images()[i]['inputs'] for i in range(10)])
+    with torch.no_grad():
+        scores = ema.eval()(inputs).softmax(1)
+        other = made.model.eval()(inputs).softmax(1)
+    seen = torch.stack(made.watch.seen)
+    torch.testing.assert_close(seen, scores)
+    assert not torch.allclose(seen, other)
+
+
+def test_compiled_backbone_follows_the_indices():
+    """Property 32: compiled or not, the same output for the same indices;
+    other indices need no new graph."""
+    from mmengine.registry import init_default_scope
+    init_default_scope('mmpretrain')
+    torch._dynamo.reset()
+    model = MODELS.build(
+        dict(type='mmext.MoSAModel', module=vit(), adapter=adaptformer(),
+             split='both'))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.add_(torch.randn_like(parameter) * 0.3)
+    block = model.train().backbone.layers[0]
+    for module in block.modules():
+        if hasattr(module, 'drop_prob'):
+            # A numpy number here breaks the graph of the plain host too.
+            module.drop_prob = 0.
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(block, backend=counter, fullgraph=True)
+    x = torch.randn(4, 5, 16)
+    results = []
+    for k in range(4):
+        model.set_indices(torch.full((2, 4), k))
+        torch.testing.assert_close(compiled(x), block(x))
+        results.append(block(x).detach())
+    assert counter.frame_count == 1
+    assert not torch.equal(results[0], results[1])
+
+
+def test_layer_wise_decay(tmp_path):
+    """mmpretrain's constructor decays an adapter with its block."""
+    made = runner(tmp_path, length=1, optim=dict(
+        optimizer=dict(type='AdamW', lr=0.02, weight_decay=0.01),
+        constructor='LearningRateDecayOptimWrapperConstructor',
+        paramwise_cfg=dict(layer_decay_rate=0.5)))
+    made.optim_wrapper = made.build_optim_wrapper(made.optim_wrapper)
+    names = {id(p): n for n, p in made.model.named_parameters()}
+    rates = {names[id(p)]: group['lr']
+             for group in made.optim_wrapper.param_groups
+             for p in group['params']}
+    first = rates['backbone.layers.0.mosa.default.up.weight']
+    second = rates['backbone.layers.1.mosa.default.up.weight']
+    assert second == pytest.approx(2 * first)
+
+
+def test_wrong_interval():
+    with pytest.raises(ValueError, match='positive'):
+        MoSAHook(interval=0)
