@@ -59,6 +59,15 @@ class Registry(_root.Registry):
     """
 
     def get(self, key: str):
+        """Look ``key`` up; a miss says why and what to do.
+
+        Args:
+            key (str): Name, with or without ``mmext.``.
+
+        Raises:
+            ImportError: If parts were skipped for want of a host.
+            KeyError: If every part is loaded and none has the name.
+        """
         found = super().get(key)
         name = key.split('.')[-1]
         if found is not None or (self.scope != key.split('.')[0]

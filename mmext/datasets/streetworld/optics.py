@@ -99,7 +99,16 @@ def run_top(labels: np.ndarray) -> np.ndarray:
 
 def flatten_light(image: np.ndarray, colour: float,
                   contrast: float) -> np.ndarray:
-    """Less colour and less contrast about the mean, as under clouds."""
+    """Less colour and less contrast about the mean, as under clouds.
+
+    Args:
+        image (np.ndarray): (H, W, 3) float32.
+        colour (float): Share of the colour that is left.
+        contrast (float): Share of the contrast that is left.
+
+    Returns:
+        np.ndarray: (H, W, 3) float32.
+    """
     grey = image.mean(-1, keepdims=True)
     image = grey + (image - grey) * np.float32(colour)
     middle = np.float32(image.mean())
@@ -111,7 +120,15 @@ def replace_sky(image: np.ndarray,
                 top: Sequence[float],
                 low: Sequence[float],
                 share: float = 1.) -> None:
-    """Paint the sky with a vertical gradient, in place."""
+    """Paint the sky with a vertical gradient, in place.
+
+    Args:
+        image (np.ndarray): (H, W, 3) float32.
+        labels (np.ndarray): (H, W) train ids.
+        top (Sequence[float]): B G R at the upper edge.
+        low (Sequence[float]): B G R from the middle of the image on.
+        share (float): Weight of the paint. Defaults to 1.
+    """
     mask = labels == SKY
     rows = np.linspace(0, 1, image.shape[0], dtype=np.float32) * 2
     rows = np.clip(rows, 0, 1)[:, None]
@@ -124,7 +141,20 @@ def replace_sky(image: np.ndarray,
 
 def sensor(image: np.ndarray, rng: np.random.Generator, read: float,
            shot: float) -> np.ndarray:
-    """Add read noise (constant) and shot noise (root of the signal)."""
+    r"""Add read noise (constant) and shot noise (root of the signal).
+
+    .. math:: I + \epsilon \sqrt{r^2 + s^2 I},\quad
+              \epsilon \sim N(0, 1)
+
+    Args:
+        image (np.ndarray): (H, W, 3) signal I, float32.
+        rng (np.random.Generator): Where the noise comes from.
+        read (float): r.
+        shot (float): s.
+
+    Returns:
+        np.ndarray: (H, W, 3) float32.
+    """
     level = np.sqrt(np.maximum(image, 0)) * np.float32(shot)
     level = np.sqrt(level * level + np.float32(read * read))
     grain = rng.standard_normal(image.shape, dtype=np.float32)

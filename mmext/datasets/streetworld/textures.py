@@ -99,7 +99,17 @@ def noise(seed: int,
 
 
 def noise_patch(seed: int, height: int, width: int, first: int = 2):
-    """A (height, width) float32 cut of :func:`noise`, repeated to fit."""
+    """A cut of :func:`noise`, repeated to fit.
+
+    Args:
+        seed (int): Which tile, and where it is cut.
+        height (int): Rows.
+        width (int): Columns.
+        first (int): Coarsest octave, see :func:`noise`. Defaults to 2.
+
+    Returns:
+        np.ndarray: (height, width) float32.
+    """
     tile = noise(seed % 16, 256, 6, first)
     dy, dx = (seed * 37) % 256, (seed * 91) % 256
     rows = (np.arange(height) + dy) % 256
@@ -112,7 +122,18 @@ def plain(colour: Sequence[float],
           width: int,
           seed: int = 0,
           grain: float = 10.) -> np.ndarray:
-    """A (height, width, 3) float32 surface of one colour with noise."""
+    """A surface of one colour with noise.
+
+    Args:
+        colour (Sequence[float]): B G R, 0 to 255.
+        height (int): Rows.
+        width (int): Columns.
+        seed (int): Of the noise. Defaults to 0.
+        grain (float): Its strength. Defaults to 10.
+
+    Returns:
+        np.ndarray: (height, width, 3) float32.
+    """
     patch = noise_patch(seed, height, width, 3)
     return np.asarray(colour, np.float32) + grain * patch[..., None]
 
@@ -120,7 +141,15 @@ def plain(colour: Sequence[float],
 def to_texture(bgr: np.ndarray,
                alpha: Optional[np.ndarray] = None,
                emission: Optional[np.ndarray] = None) -> Texture:
-    """Round, clip and pack float colours (and alpha) into a `Texture`."""
+    """Clip and pack float colours (and alpha) into a `Texture`.
+
+    Args:
+        bgr (np.ndarray): (H, W, 3) colours, 0 to 255.
+        alpha (np.ndarray, optional): (H, W) opacity, 0 to 255.
+            Defaults to None, opaque.
+        emission (np.ndarray, optional): Light that it gives at night.
+            Defaults to None.
+    """
     h, w = bgr.shape[:2]
     out = np.full((h, w, 4), 255, np.uint8)
     out[..., :3] = np.clip(bgr, 0, 255)

@@ -52,7 +52,16 @@ def draw_lines(canvas: np.ndarray,
 
 def add_lamp(glow: np.ndarray, cx: float, cy: float, radius: float,
              power: float, colour: np.ndarray) -> None:
-    """Add a bright disc with a halo (linear light) to ``glow``, in place."""
+    """Add a bright disc with a halo (linear light) to ``glow``, in place.
+
+    Args:
+        glow (ndarray): ``(H, W, 3)`` float32.
+        cx (float): Column of its centre.
+        cy (float): Row of its centre.
+        radius (float): Of the disc, pixels.
+        power (float): Brightness of the centre.
+        colour (ndarray): ``(3, )`` BGR.
+    """
     reach = int(12 * radius) + 2
     y0, y1 = max(0, int(cy) - reach), min(glow.shape[0], int(cy) + reach)
     x0, x1 = max(0, int(cx) - reach), min(glow.shape[1], int(cx) + reach)
@@ -66,7 +75,16 @@ def add_lamp(glow: np.ndarray, cx: float, cy: float, radius: float,
 
 def rain_streaks(shape: Tuple[int, int], density: float,
                  rng: np.random.Generator) -> np.ndarray:
-    """Falling drops, drawn by motion: far ones short and faint."""
+    """Falling drops, drawn by motion: far ones short and faint.
+
+    Args:
+        shape (tuple[int]): ``(H, W)``.
+        density (float): Streaks per 1000 pixels.
+        rng (Generator): Where and how long they are.
+
+    Returns:
+        ndarray: Light to add, ``(H, W)`` float32.
+    """
     height, width = shape
     layer = np.zeros(shape, np.float32)
     slant = rng.uniform(-0.22, 0.22)
@@ -87,7 +105,16 @@ def rain_streaks(shape: Tuple[int, int], density: float,
 
 def lens_drops(image: np.ndarray, count: int,
                rng: np.random.Generator) -> np.ndarray:
-    """Drops on the glass: small discs that show the scene upside down."""
+    """Drops on the glass: small discs that show the scene upside down.
+
+    Args:
+        image (ndarray): ``(H, W, 3)`` float32.
+        count (int): Most of them; at least half as many are drawn.
+        rng (Generator): Where and how large they are.
+
+    Returns:
+        ndarray: ``(H, W, 3)`` float32.
+    """
     height, width = image.shape[:2]
     blurred = cv2.GaussianBlur(image, (0, 0), 4)
     out = image.copy()
@@ -108,7 +135,16 @@ def lens_drops(image: np.ndarray, count: int,
 
 def snow_flakes(shape: Tuple[int, int], density: float,
                 rng: np.random.Generator) -> np.ndarray:
-    """Flakes in four sizes, the near ones blurred by motion."""
+    """Flakes in four sizes, the near ones blurred by motion.
+
+    Args:
+        shape (tuple[int]): ``(H, W)``.
+        density (float): Flakes per 1000 pixels.
+        rng (Generator): Where they are.
+
+    Returns:
+        ndarray: Share of white in [0, 1], ``(H, W)`` float32.
+    """
     height, width = shape
     layer = np.zeros(shape, np.float32)
     slant = rng.uniform(-0.6, 0.6)

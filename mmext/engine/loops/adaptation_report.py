@@ -102,6 +102,11 @@ def prediction_path(work_dir: str, visit: Any, img_path: str) -> str:
 
     ``predictions/r1/fog/SEQUENCE/NAME.png``: the image's own folder is part
     of the path, because names repeat between sequences.
+
+    Args:
+        work_dir (str): The run's folder.
+        visit (Visit): Round and domain.
+        img_path (str): Path of the image.
     """
     folder = osp.basename(osp.dirname(img_path))
     stem = osp.splitext(osp.basename(img_path))[0]

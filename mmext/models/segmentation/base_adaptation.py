@@ -88,8 +88,9 @@ def set_trainable(model: nn.Module, adapt: str) -> List[str]:
             name.startswith(f'{PROMPT}.') for name in chosen):
         names = [name for name, _ in model.named_parameters()][:3]
         raise ConfigError(
-            f"adapt={adapt!r} selects no parameter of the network. Use 'all', 'norm', "
-            f"'prompt' or a regular expression for names like {names}.")
+            f"adapt={adapt!r} selects no parameter of the network. Use 'all', "
+            "'norm', 'prompt' or a regular expression for names like "
+            f'{names}.')
     return chosen
 
 

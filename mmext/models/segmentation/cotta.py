@@ -42,6 +42,7 @@ class CoTTA(BaseAdaptation):
             forward pass. Defaults to 2.
         reference_view (int, optional): Index of the reference view.
             Defaults to None, the only unmirrored view.
+        batch_stats (bool): See :class:`BaseAdaptation`. Defaults to False.
 
     Examples:
         >>> train_cfg = dict(

@@ -48,6 +48,15 @@ def resize_logits(model: nn.Module, logits: Tensor, view: View,
 
     One bilinear resize when the view has no padding (specification a.6), in
     single precision whatever the network computed in.
+
+    Args:
+        model (nn.Module): The segmentor, for ``align_corners``.
+        logits (Tensor): Shape (N, C, h', w').
+        view (View): Whose logits they are.
+        size (tuple[int, int]): Height and width wanted.
+
+    Returns:
+        Tensor: Shape (N, C, *size), float32.
     """
     logits = logits.float()
     padded = tuple(view.x.shape[-2:])
@@ -137,6 +146,15 @@ def mc_probabilities(model: nn.Module, view: View, x: Tensor,
     The backbone runs once; logits are resized once, directly to the original
     resolution (specification a.3).
 
+    Args:
+        model (nn.Module): An mmseg segmentor in eval mode.
+        view (View): The view.
+        x (Tensor): Its, possibly prompted, input, shape (1, 3, h, w).
+        size (tuple[int, int]): Height and width of the original image.
+        passes (int): Number of maps.
+        p (float): Probability of dropping a value, in [0, 1).
+        rng (RandomSource): Source of the masks.
+
     Yields:
         Tensor: Probabilities of shape (C, H0, W0).
     """
@@ -150,6 +168,16 @@ def mc_probabilities(model: nn.Module, view: View, x: Tensor,
 
 def student_logits(model: nn.Module, view: View, x: Tensor,
                    size: Tuple[int, int]) -> Tensor:
-    """Logits at the original resolution, with gradient, (1, C, H0, W0)."""
+    """Logits at the original resolution, with gradient.
+
+    Args:
+        model (nn.Module): The student.
+        view (View): The view.
+        x (Tensor): Its, possibly prompted, input, shape (1, 3, h, w).
+        size (tuple[int, int]): Height and width of the original image.
+
+    Returns:
+        Tensor: Shape (1, C, H0, W0).
+    """
     logits = decode(model, model.extract_feat(x))
     return resize_logits(model, logits, view, size)

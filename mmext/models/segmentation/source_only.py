@@ -39,6 +39,7 @@ class SourceOnly(BaseAdaptation):
 
     @property
     def name(self) -> str:
+        """Name in logs and reports."""
         return f'{type(self).__name__}{"(multi-view)" * self.multi_view}'
 
     def step(self, frame: Frame, optim_wrapper: OptimWrapper) -> StepResult:

@@ -128,6 +128,7 @@ class SVDP(CoTTA):
 
     @property
     def name(self) -> str:
+        """Name in logs and reports."""
         return f'SVDP{"" if self.prompt_grad else "(untrained prompt)"}'
 
     def prepare(self, model: nn.Module, size: Tuple[int, int],

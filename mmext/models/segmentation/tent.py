@@ -68,6 +68,7 @@ class Tent(BaseAdaptation):
 
     @property
     def name(self) -> str:
+        """Name in logs and reports."""
         return f'Tent{"(entropy)" * (self.loss == "entropy")}'
 
     def step(self, frame: Frame, optim_wrapper: OptimWrapper) -> StepResult:

@@ -59,6 +59,7 @@ class VDP(CoTTA):
 
     @property
     def name(self) -> str:
+        """Name in logs and reports."""
         return 'VDP-like'
 
     def prepare(self, model: nn.Module, size: Tuple[int, int],
