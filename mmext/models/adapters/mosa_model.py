@@ -89,7 +89,9 @@ class MoSAModel(BaseModel):
             in training, without dropout and stochastic depth; adapters stay
             in training mode. Defaults to False, as published.
         seed (int): Seed of masks and draws, not of the run. Defaults to 0.
-        data_preprocessor (dict, optional): Not used; the host has one.
+        data_preprocessor (dict, optional): That of the host, unless
+            ``module`` has one; runners put a config's top-level one here.
+            Defaults to None.
 
     Examples:
         >>> model = dict(
@@ -146,6 +148,9 @@ class MoSAModel(BaseModel):
             seed=seed)
         self.adapter_cfgs: Dict[str, dict] = {}
         plan = Plan(adapter, self.split_cfg, targets)
+        if data_preprocessor is not None and isinstance(module, dict):
+            module = module.copy()
+            module.setdefault('data_preprocessor', data_preprocessor)
         self._adopt(module)
         self.rng = RandomSource(seed)
         self._drawing: Optional[Drawing] = None
