@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmext.registry import METRICS
+from mmext.utils.user_error import ConfigError
 from .domain_iou_report import domain_iou_report, flat_metrics, format_table
 
 #: (round, domain): what one histogram is kept for.
@@ -36,7 +37,7 @@ def label_histogram(pred: Tensor, label: Tensor, num_classes: int,
         label areas in pixels.
 
     Raises:
-        ValueError: If a class lies outside 0 to C-1.
+        ConfigError: If a class lies outside 0 to C-1.
     """
     pred, label = pred.long(), label.long()
     valid = label != ignore_index
@@ -44,7 +45,7 @@ def label_histogram(pred: Tensor, label: Tensor, num_classes: int,
         low, high = torch.where(valid, values, 0).aminmax()
         if low < 0 or high >= num_classes:
             outside = valid & ((values < 0) | (values >= num_classes))
-            raise ValueError(
+            raise ConfigError(
                 f'expected every {name} to be in 0..{num_classes - 1}'
                 f' (or {ignore_index} where a label is to be ignored), but '
                 f'got {values[outside].unique()[:5].tolist()}. Labels must '
@@ -133,8 +134,9 @@ class DomainIoUMetric(BaseMetric):
                 ``domain``, ``round`` and ``img_path``.
 
         Raises:
-            ValueError: If prediction and label differ in size, a class is
-                out of range, or the domain is not among ``domains``.
+            ConfigError: If prediction and label differ in size, a label is
+                no map of ids, a class is out of range, or the domain is not
+                among ``domains``.
         """
         if self._finished:
             self.reset()
@@ -151,14 +153,14 @@ class DomainIoUMetric(BaseMetric):
                 histogram = label_histogram(pred, label, num_classes,
                                             self.ignore_index)
             except ValueError as error:
-                raise ValueError(f'{_name(sample)}: {error}') from None
+                raise ConfigError(f'{_name(sample)}: {error}') from None
             counts['histogram'] += histogram
             counts['frames'] += 1
 
     def _key(self, sample: Any) -> Key:
         domain = str(_get(sample, 'domain', 'all'))
         if self.domains is not None and domain not in self.domains:
-            raise ValueError(
+            raise ConfigError(
                 f"{_name(sample)}: expected one of the domains "
                 f"{list(self.domains)}, but got '{domain}'. Name all domains "
                 'of the stream in DomainIoUMetric(domains=...), or leave it '
@@ -178,8 +180,13 @@ class DomainIoUMetric(BaseMetric):
             data = torch.as_tensor(data)
             maps.append(data[0] if data.ndim == 3 and len(data) == 1 else data)
         pred, label = maps
+        if label.ndim == 3:
+            raise ConfigError(
+                f'{_name(sample)}: expected a label map (H, W) of training '
+                f'ids, but got {tuple(label.shape)}: a colour picture? Use '
+                'the labelTrainIds files.')
         if pred.shape != label.shape or pred.ndim != 2:
-            raise ValueError(
+            raise ConfigError(
                 f'{_name(sample)}: expected a prediction and a label of the '
                 f'same size (H, W), but got {tuple(pred.shape)} and '
                 f'{tuple(label.shape)}. Labels stay at the original size: '

@@ -83,7 +83,9 @@ def _why_not(path: Path) -> Optional[str]:
         key for key in ('meta', 'state_dict', 'message_hub')
         if key not in checkpoint
     ]
-    if not missing and not {'iter', 'epoch'} <= set(checkpoint['meta']):
+    meta = checkpoint.get('meta')
+    if not missing and not (isinstance(meta, dict)
+                            and {'iter', 'epoch'} <= set(meta)):
         missing = ["meta['iter'] and meta['epoch']"]
     if missing:
         return f'it holds weights only, without {", ".join(missing)}'

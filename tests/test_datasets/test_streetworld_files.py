@@ -169,6 +169,9 @@ def test_foreign_folder_is_left_alone(tmp_path):
     (tmp_path / 'leftImg8bit').mkdir()
     with pytest.raises(ValueError, match='not frames of this tool'):
         Writer(str(tmp_path))
+    (tmp_path / MANIFEST).write_text('{"settings": ')
+    with pytest.raises(ValueError, match=f'{MANIFEST} is damaged'):
+        Writer(str(tmp_path))
 
 
 def test_tool(tmp_path, capsys):

@@ -190,6 +190,9 @@ def test_clear_errors():
             [sample([[0, 0], [0, 0]], [[0, 0]], 'fog', 1, img_path='a.png')])
     with pytest.raises(ValueError, match=r'a\.png.*label.*0\.\.3.*\[33\]'):
         m.process(None, [sample([[0]], [[33]], 'fog', 1, img_path='a.png')])
+    colours = [[[0, 0, 0]], [[0, 0, 0]]]  # (2, 1, 3)
+    with pytest.raises(ValueError, match=r'colour picture.*labelTrainIds'):
+        m.process(None, [sample([[0], [0]], colours, 'fog', 1)])
     with pytest.raises(ValueError, match=r'predicted class.*\[7\]'):
         m.process(None, [sample([[7]], [[3]], 'fog', 1)])
     with pytest.raises(ValueError, match="'pred_sem_seg'"):

@@ -124,7 +124,13 @@ class Writer:
     def _open(self) -> None:
         if osp.isfile(self._path):
             with open(self._path) as file:
-                held = json.load(file)
+                try:
+                    held = json.load(file)
+                except ValueError as error:
+                    raise ValueError(
+                        f'{osp.abspath(self._path)} is damaged ({error}). '
+                        'Choose another --out, or remove that folder to '
+                        'write it anew.') from None
             if held.get('settings') != self.settings:
                 raise ValueError(
                     f'{osp.abspath(self._path)} was written with the '

@@ -166,6 +166,8 @@ def test_find_resumable_refuses_bombs_and_bare_weights(tmp_path):
     torch.save(dict(meta=Bomb()), tmp_path / 'iter_9.pth')
     torch.save(dict(state_dict={}), tmp_path / 'iter_8.pth')
     torch.save([1], tmp_path / 'iter_7.pth')
+    torch.save(
+        dict(state_dict={}, meta=3, message_hub={}), tmp_path / 'iter_6.pth')
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_9.pth'))
     assert find_resumable(str(tmp_path)) == str(tmp_path / 'iter_3.pth')
     assert not (tmp_path / 'executed').exists()
