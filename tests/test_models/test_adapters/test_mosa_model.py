@@ -374,3 +374,26 @@ def test_modules_differ_only_on_their_masks():
         for k in range(4):
             moved = layer.modules_weight(k) != start
             assert torch.equal(moved, module_masks(layer.owner, 4)[k])
+
+
+def test_a_top_level_preprocessor_reaches_the_host():
+    """Runners put ``data_preprocessor`` of a config beside ``module``."""
+    cfg = dict(mean=[1., 2., 3.], std=[4., 5., 6.])
+    model = build(data_preprocessor=cfg, double=False)
+    assert model.data_preprocessor is model.module.data_preprocessor
+    assert model.data_preprocessor.mean.flatten().tolist() == cfg['mean']
+    with pytest.raises(ValueError, match='has its own'):
+        build(model.module, data_preprocessor=cfg)
+
+
+def test_hooks_of_the_host_see_a_checkpoint():
+    """What a host does to loaded keys is done through the wrapper too."""
+    model = build()
+    seen = []
+    model.module._register_load_state_dict_pre_hook(
+        lambda state, *args: seen.append(len(state)))
+    model.load_state_dict(build().state_dict())
+    assert seen
+    with pytest.raises(ValueError, match='nothing was loaded'):
+        copy.deepcopy(model).load_state_dict(
+            build(num_modules=3).state_dict())
