@@ -14,4 +14,4 @@ model = dict(
 custom_hooks = [dict(type='mmext.MoSAHook')]
 
 # start from a checkpoint of the plain model: the names of its weights are kept
-load_from = 'https://download.openmmlab.com/mmclassification/v0/vit/finetune/vit-base-p16_in21k-pre-3rdparty_ft-64xb64_in1k-384_20210928-98e8652b.pth'  # noqa: E501
+load_from = 'https://mmassets.onedl.ai/mmclassification/v0/vit/finetune/vit-base-p16_in21k-pre-3rdparty_ft-64xb64_in1k-384_20210928-98e8652b.pth'  # noqa: E501

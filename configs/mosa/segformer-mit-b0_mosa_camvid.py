@@ -12,7 +12,7 @@ model = dict(
         backbone=dict(
             init_cfg=dict(
                 type='Pretrained',
-                checkpoint='https://download.openmmlab.com/mmsegmentation/'
+                checkpoint='https://mmassets.onedl.ai/mmsegmentation/'
                 'v0.5/pretrain/segformer/mit_b0_20220624-7e0fe6dd.pth')),
         decode_head=dict(num_classes=11)))
 custom_hooks = [dict(type='mmext.MoSAHook', interval=50)]
