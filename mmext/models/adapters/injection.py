@@ -11,7 +11,7 @@ from .blocks import AdaptedBlock
 from .bottleneck import AdaptFormer, Houlsby, Pfeiffer
 from .low_rank import LoRA
 from .slots import (SLOT, AdaptedModule, adapted_class, attach, convert,
-                    known_hosts)
+                    known_hosts, slots)
 from .split_options import SplitOptions
 from .tuning import bias_names, scale_shift_for
 
@@ -263,6 +263,8 @@ class Plan:
             if isinstance(module, nn.MultiheadAttention):
                 # It reads the weights of its layers, not their outputs.
                 bypassed |= set(module.modules())
+        for _, slot in slots(backbone):
+            bypassed |= set(slot.modules())
         ready = []
         for module in backbone.modules():
             if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Conv2d)) \

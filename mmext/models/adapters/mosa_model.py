@@ -1,8 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The wrapper that turns a host model into one tuned with MoSA."""
 import re
-from contextlib import contextmanager
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
 import torch.nn as nn
@@ -15,6 +14,7 @@ from mmext.utils.random import RandomSource
 from .blocks import find_host
 from .functional import deep_alignment, symmetric_kl
 from .injection import Plan, find_blocks, plain
+from .lifecycle import AdapterLifecycle
 from .loading import check_adapter_state
 from .passes import Drawing, OutputTap, chunk, on_backward
 from .slots import SLOT, slots
@@ -26,7 +26,7 @@ DEFAULT_NAME = 'default'
 
 
 @MODELS.register_module()
-class MoSAModel(BaseModel):
+class MoSAModel(AdapterLifecycle, BaseModel):
     r"""Fine-tune a host model with a mixture of sparse adapters.
 
     Adapters (arXiv 2312.02923) are put into the blocks of the host after its
@@ -148,12 +148,22 @@ class MoSAModel(BaseModel):
             seed=seed)
         self.adapter_cfgs: Dict[str, dict] = {}
         plan = Plan(adapter, self.split_cfg, targets)
-        if data_preprocessor is not None and isinstance(module, dict):
+        if data_preprocessor is not None:
+            if not isinstance(module, dict):
+                raise ValueError(
+                    'module is a built model, which has its own '
+                    'data_preprocessor; give none beside it.')
             module = module.copy()
             module.setdefault('data_preprocessor', data_preprocessor)
         self._adopt(module)
+        self._host_flags = {
+            name: parameter.requires_grad
+            for name, parameter in self.named_parameters()
+        }
+        self._active = DEFAULT_NAME
         self.rng = RandomSource(seed)
         self._drawing: Optional[Drawing] = None
+        self._blocks: Optional[List[nn.Module]] = None
         self._inject(DEFAULT_NAME, plan, adapter, targets)
         self._register_load_state_dict_pre_hook(check_adapter_state, True)
 
@@ -174,7 +184,9 @@ class MoSAModel(BaseModel):
         # name would break everything that compares names with the host's.
         self.__dict__['module'] = module
         for table in ('_modules', '_parameters', '_buffers',
-                      '_non_persistent_buffers_set'):
+                      '_non_persistent_buffers_set', '_state_dict_hooks',
+                      '_state_dict_pre_hooks', '_load_state_dict_pre_hooks',
+                      '_load_state_dict_post_hooks'):
             self.__dict__[table] = module.__dict__[table]
         self.host = find_host(module)
 
@@ -207,7 +219,7 @@ class MoSAModel(BaseModel):
         plan.inject(self.module, name)
         self.adapter_cfgs[name] = plain(
             dict(adapter=adapter, targets=targets, split=plan.split))
-        self._freeze(plan)
+        self._freeze()
         self._drawing = None
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         total = sum(p.numel() for p in self.parameters())
@@ -217,18 +229,24 @@ class MoSAModel(BaseModel):
             f'{total} parameters are trainable',
             logger='current')
 
-    def _freeze(self, plan: Plan) -> None:
-        """Let adapters, heads and what the type asks for be trained."""
-        own = set(plan.trainable_names(self.module))
+    def _freeze(self) -> None:
+        """Let the active adapter, its heads and what its type asks for be
+        trained; merged layers stay as they are until they are unmerged."""
+        own = set(self.plan_of(self._active).trainable_names(self.module))
         inside = {
             id(p)
-            for _, slot in slots(self)
-            for p in slot.parameters()
+            for adapter in self.adapter_modules().values()
+            for p in adapter.parameters()
+        }
+        fixed = {
+            id(p)
+            for layer in self.split_layers().values() if layer.merged
+            for p in layer.parameters()
         }
         for name, parameter in self.named_parameters():
-            parameter.requires_grad_(
-                id(parameter) in inside or name in own
-                or self._is_head(name))
+            trained = id(parameter) in inside or name in own \
+                or self._is_head(name)
+            parameter.requires_grad_(trained and id(parameter) not in fixed)
 
     def _is_head(self, name: str) -> bool:
         if isinstance(self.train_head, bool):
@@ -263,33 +281,6 @@ class MoSAModel(BaseModel):
             for name, layer in slot[slot.active].named_modules()
             if isinstance(layer, SplitLinear)
         }
-
-    @property
-    def merged(self) -> bool:
-        """bool: Whether the active adapters are collapsed."""
-        return any(layer.merged for layer in self.split_layers().values())
-
-    def merge(self) -> None:
-        """Collapse the active adapters to standard ones; idempotent."""
-        for layer in self.split_layers().values():
-            layer.merge()
-
-    def unmerge(self) -> None:
-        """Bring the modules back, bit for bit as they were."""
-        for layer in self.split_layers().values():
-            layer.unmerge()
-
-    @contextmanager
-    def disable_adapters(self) -> Iterator[None]:
-        """Within the context the host computes without adapters."""
-        before = [(slot, slot.enabled) for _, slot in slots(self)]
-        try:
-            for slot, _ in before:
-                slot.enabled = False
-            yield
-        finally:
-            for slot, enabled in before:
-                slot.enabled = enabled
 
     # Draws -----------------------------------------------------------------
 
@@ -373,7 +364,9 @@ class MoSAModel(BaseModel):
         """
         if not self.training:
             return self.module.loss(inputs, data_samples)
-        if self.merged:
+        if any(
+                getattr(draw.layer, 'merged', False)
+                for draw in self.drawing.draws):
             raise RuntimeError(
                 'The adapters are merged, so there are no modules to train. '
                 'Call unmerge() first.')
@@ -393,11 +386,11 @@ class MoSAModel(BaseModel):
         return self._add_terms(losses, feats, logits, hidden, data_samples)
 
     def _tap(self) -> OutputTap:
-        blocks = [block for _, block in find_blocks(self.module)]
-        self._num_blocks = len(blocks)
-        wanted = self.loss_cfg['deep_blocks'] \
-            if self.loss_cfg['deep_weight'] else 0
-        return OutputTap(blocks[:wanted])
+        if not self.loss_cfg['deep_weight']:
+            return OutputTap([])
+        if self._blocks is None:
+            self._blocks = [block for _, block in find_blocks(self.module)]
+        return OutputTap(self._blocks[:self.loss_cfg['deep_blocks']])
 
     def _batched(self, inputs: Tensor) -> tuple:
         """Both passes as one batch: its halves meet different modules."""
@@ -436,7 +429,7 @@ class MoSAModel(BaseModel):
             losses['loss_aux'] = cfg['aux_ce_weight'] * total
         if cfg['deep_weight']:
             losses['loss_deep'] = cfg['deep_weight'] * deep_alignment(
-                *hidden, self._num_blocks)
+                *hidden, len(self._blocks))
         return losses
 
     def predict(self, inputs: Tensor, data_samples: Optional[list] = None,
