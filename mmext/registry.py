@@ -78,8 +78,8 @@ class Registry(_root.Registry):
             raise ImportError(
                 f"'mmext.{name}' is not registered in mmext's "
                 f'{self.name!r} registry. These parts of mmext were not '
-                f'loaded: {", ".join(parts)}. ' +
-                ' '.join(_SKIPPED[part] for part in parts))
+                f'loaded: {", ".join(parts)}. ' + ' '.join(_SKIPPED[part]
+                                                           for part in parts))
         near = get_close_matches(name, self._module_dict, n=3)
         hint = f' Did you mean {", ".join(near)}?' if near else \
             f' Known names: {", ".join(sorted(self._module_dict)) or "none"}.'

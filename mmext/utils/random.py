@@ -43,8 +43,9 @@ class RandomSource:
         generator, device = self.generator(like.device), like.device
         if keep != 0.5:
             return torch.empty(
-                shape, device=device).uniform_(generator=generator).lt_(
-                    keep).to(like.dtype)
+                shape,
+                device=device).uniform_(generator=generator).lt_(keep).to(
+                    like.dtype)
         numel = math.prod(shape)
         bits = torch.empty(
             (numel + 30) // 31, 1, dtype=torch.int32,

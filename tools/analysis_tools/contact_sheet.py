@@ -27,8 +27,10 @@ def colour(labels: np.ndarray, palette: np.ndarray) -> np.ndarray:
     return table[labels]
 
 
-def write_contact_sheet(config: str, options: dict,
-                        folders: Dict[str, Path], path: Path,
+def write_contact_sheet(config: str,
+                        options: dict,
+                        folders: Dict[str, Path],
+                        path: Path,
                         width: int = 256) -> None:
     """Write one row per domain: image, label, then every method.
 
@@ -64,9 +66,8 @@ def write_contact_sheet(config: str, options: dict,
             file = prediction_path(str(folder), visit, info['img_path'])
             maps[name] = cv2.imread(file, cv2.IMREAD_UNCHANGED)
             if maps[name] is None:
-                raise FileNotFoundError(
-                    f'{file} is missing; run again with '
-                    'train_cfg.save_predictions=True.')
+                raise FileNotFoundError(f'{file} is missing; run again with '
+                                        'train_cfg.save_predictions=True.')
         for name, labels in maps.items():
             small = cv2.resize(labels, size, interpolation=cv2.INTER_NEAREST)
             cells.append(_text(colour(small, palette), name))

@@ -58,9 +58,8 @@ def placement() -> Dict[str, float]:
     def naive():
         return [
             np.argsort(
-                ndimage.zoom(
-                    array, (s[0] / ACDC[0], s[1] / ACDC[1]),
-                    order=3).ravel())[-COUNT:] for s in VIEWS
+                ndimage.zoom(array, (s[0] / ACDC[0], s[1] / ACDC[1]),
+                             order=3).ravel())[-COUNT:] for s in VIEWS
         ]
 
     return dict(ours=best(ours), naive=best(naive, 1))
@@ -84,8 +83,11 @@ def frame(height: int, width: int) -> Frame:
             views.append(
                 View(
                     x.flip(-1) if flip else x,
-                    dict(img_shape=size, ori_shape=(height, width),
-                         flip=flip, flip_direction='horizontal')))
+                    dict(
+                        img_shape=size,
+                        ori_shape=(height, width),
+                        flip=flip,
+                        flip_direction='horizontal')))
     return Frame(views, (height, width))
 
 
@@ -150,15 +152,15 @@ def step(model: torch.nn.Module, data: Frame) -> Dict[str, float]:
         resize_logits(model, logits, view, data.ori_shape).sum().backward()
         model.zero_grad()
 
-    return dict(
-        ours=best(lambda: method.step(data, optim)), naive=best(floor))
+    return dict(ours=best(lambda: method.step(data, optim)), naive=best(floor))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description='Benchmark SVDP')
     parser.add_argument('--out', required=True, help='JSON file to write')
     parser.add_argument(
-        '--config', default='configs/_base_/models/segformer_mit-b0.py',
+        '--config',
+        default='configs/_base_/models/segformer_mit-b0.py',
         help='model config')
     parser.add_argument(
         '--size', nargs=2, type=int, default=[256, 512], metavar=('H', 'W'))
@@ -170,8 +172,12 @@ def main() -> None:
 
     def add(name: str, value: float, unit: str, target, ok) -> None:
         results.append(
-            dict(name=name, value=round(value, 3), unit=unit, target=target,
-                 ok=ok))
+            dict(
+                name=name,
+                value=round(value, 3),
+                unit=unit,
+                target=target,
+                ok=ok))
         print(f'{name}: {value:.3f} {unit}')
 
     parts = [('placement_speedup_over_scipy', placement(), 4.),

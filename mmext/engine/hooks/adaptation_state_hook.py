@@ -55,8 +55,7 @@ class AdaptationStateHook(Hook):
             self.loop.check_state(checkpoint['adaptation'])
             self.state = checkpoint['adaptation']
 
-    def before_save_checkpoint(self, runner: Runner,
-                               checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Move prompts and the stream's state into their own entry."""
         prompts = {}
         for entry in ('state_dict', 'ema_state_dict'):

@@ -13,8 +13,8 @@ from mmext.utils.user_error import ConfigError
 
 
 def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
-                 optional: Callable[[str], bool],
-                 ignore: Sequence[str], where: str) -> None:
+                 optional: Callable[[str], bool], ignore: Sequence[str],
+                 where: str) -> None:
     """Compare a checkpoint's keys, shapes and values with the model's.
 
     Args:
@@ -45,10 +45,10 @@ def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
     if missing or unexpected or shapes or spoilt:
         parts = [
             f'{len(keys)} {what}:\n    ' + '\n    '.join(_shortened(keys))
-            for what, keys in (('missing', missing),
-                               ('unexpected', unexpected),
-                               ('of another shape', shapes),
-                               ('not finite', spoilt)) if keys
+            for what, keys in (('missing', missing), ('unexpected',
+                                                      unexpected),
+                               ('of another shape', shapes), ('not finite',
+                                                              spoilt)) if keys
         ]
         raise ConfigError(
             f'{where} is not a sound checkpoint of this model; a partly '
@@ -90,8 +90,7 @@ class CheckpointMatchHook(Hook):
     # After hooks that change what is loaded.
     priority = 'VERY_LOW'
 
-    def __init__(self,
-                 ignore: Sequence[str] = ('^auxiliary_head', )) -> None:
+    def __init__(self, ignore: Sequence[str] = ('^auxiliary_head', )) -> None:
         self.ignore = tuple(ignore)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:

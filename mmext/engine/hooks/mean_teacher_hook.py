@@ -89,7 +89,10 @@ class MeanTeacherHook(Hook):
             self._teacher.module.load_state_dict(own)
             self._resumed = None
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None,
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch=None,
                          outputs=None) -> None:
         """Average, if ``update='iter'``."""
         if self.update == 'iter':
@@ -103,8 +106,7 @@ class MeanTeacherHook(Hook):
         """Give the student back to training."""
         self._swap(runner)
 
-    def before_save_checkpoint(self, runner: Runner,
-                               checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the teacher as the model and the student beside it."""
         if self._teacher is not None and is_main_process():
             checkpoint['ema_state_dict'] = checkpoint['state_dict']
@@ -125,8 +127,10 @@ class MeanTeacherHook(Hook):
             return
         student, teacher = _unwrapped(runner), self.teacher.module
         # Buffers as well: validation scores just what a checkpoint holds.
-        pairs = [*zip(student.parameters(), teacher.parameters()),
-                 *zip(student.buffers(), teacher.buffers())]
+        pairs = [
+            *zip(student.parameters(), teacher.parameters()),
+            *zip(student.buffers(), teacher.buffers())
+        ]
         for mine, theirs in pairs:
             mine.data, theirs.data = theirs.data, mine.data
 

@@ -36,8 +36,7 @@ class StreamStatistics:
         """Add one frame."""
         sums = self.sums.setdefault(self.key(visit), {})
         counts = self.counts.setdefault(self.key(visit), {})
-        values = dict(
-            self.finite_log(result), seconds=seconds, frames=1.)
+        values = dict(self.finite_log(result), seconds=seconds, frames=1.)
         for name, value in values.items():
             sums[name] = sums.get(name, 0.) + value
             counts[name] = counts.get(name, 0) + 1
@@ -46,8 +45,9 @@ class StreamStatistics:
         """Means per visit; ``frames`` and ``skipped`` are totals."""
         return {
             key: {
-                name: value if name in ('frames', 'skipped') else
-                value / self.counts[key][name]
+                name:
+                value if name in ('frames', 'skipped') else value /
+                self.counts[key][name]
                 for name, value in sums.items()
             }
             for key, sums in self.sums.items()
@@ -64,8 +64,8 @@ class StreamStatistics:
         score = ''
         for metric in metrics:
             report = metric.report() if hasattr(metric, 'report') else {}
-            found = report.get('rounds', {}).get(f'r{visit.round}', {}).get(
-                visit.domain)
+            found = report.get('rounds', {}).get(f'r{visit.round}',
+                                                 {}).get(visit.domain)
             if found and found.get('mIoU') is not None:
                 score = f'mIoU {found["mIoU"]:.2f}, '
         print_log(
@@ -84,17 +84,20 @@ class StreamStatistics:
     def state_dict(self) -> dict:
         """Sums, and of how many frames each is."""
         return {
-            name: {key: dict(value)
-                   for key, value in getattr(self, name).items()}
+            name: {
+                key: dict(value)
+                for key, value in getattr(self, name).items()
+            }
             for name in ('sums', 'counts')
         }
 
     def load_state_dict(self, state: dict) -> None:
         """Restore what :meth:`state_dict` returned."""
         for name in ('sums', 'counts'):
-            setattr(self, name,
-                    {key: dict(value)
-                     for key, value in state[name].items()})
+            setattr(self, name, {
+                key: dict(value)
+                for key, value in state[name].items()
+            })
 
 
 def prediction_path(work_dir: str, visit: Any, img_path: str) -> str:
@@ -132,8 +135,9 @@ def write_report(loop: Any, metrics: Dict[str, float]) -> None:
         metrics (dict[str, float]): What its evaluator returned.
     """
     runner = loop.runner
-    nested = next((m.report() for m in loop.evaluator.metrics
-                   if hasattr(m, 'report')), {})
+    nested = next(
+        (m.report() for m in loop.evaluator.metrics if hasattr(m, 'report')),
+        {})
     report = dict(
         method=loop.method.name,
         settings=loop.method.extra_info(),
@@ -176,6 +180,7 @@ def _markdown(report: Dict[str, Any]) -> str:
         values = [row[d]['mIoU'] if d in row else None for d in domains]
         known = [v for v in values if v is not None]
         values.append(sum(known) / len(known) if known else None)
-        lines.append(f'| {name} | ' + ' | '.join(
-            '-' if v is None else f'{v:.2f}' for v in values) + ' |')
+        lines.append(f'| {name} | ' +
+                     ' | '.join('-' if v is None else f'{v:.2f}'
+                                for v in values) + ' |')
     return '\n'.join(lines + ['', f'mIoU {report["report"]["mIoU"]:.2f}', ''])

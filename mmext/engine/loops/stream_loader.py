@@ -13,8 +13,8 @@ from mmext.datasets.samplers import StreamSampler
 from mmext.utils.user_error import ConfigError
 
 
-def stream_dataloader(dataloader: Union[DataLoader, dict]
-                      ) -> Union[DataLoader, dict]:
+def stream_dataloader(
+        dataloader: Union[DataLoader, dict]) -> Union[DataLoader, dict]:
     """Turn a loader config into one that yields single frames in order.
 
     Any data set becomes a :class:`DomainSequence`, and any sampler is

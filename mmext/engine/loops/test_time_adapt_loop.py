@@ -92,9 +92,8 @@ class TestTimeAdaptLoop(BaseLoop):
             raise ConfigError("train_cfg.autocast is None, 'bfloat16' or "
                               f"'float16', but got {autocast!r}.")
         if not (method or {}).get('type'):
-            raise ConfigError(
-                'train_cfg.method needs a type, such as dict('
-                f"type='mmext.SVDP'), but got {method!r}.")
+            raise ConfigError('train_cfg.method needs a type, such as dict('
+                              f"type='mmext.SVDP'), but got {method!r}.")
         super().__init__(runner, stream_dataloader(dataloader))
         self.reset = reset
         self.autocast = autocast
@@ -150,8 +149,7 @@ class TestTimeAdaptLoop(BaseLoop):
 
     def _prepare(self) -> None:
         """Let the method create parameters, and register the hooks."""
-        frame_type = require('mmext.models.segmentation',
-                             'TestTimeAdaptLoop')
+        frame_type = require('mmext.models.segmentation', 'TestTimeAdaptLoop')
         first = self.dataloader.collate_fn([self.stream[0]])
         self.Frame = frame_type.Frame
         frame = self.Frame.from_batch(first, self.model.data_preprocessor)
@@ -200,8 +198,8 @@ class TestTimeAdaptLoop(BaseLoop):
         seconds = time.perf_counter() - started
 
         sample = frame.samples[0].clone()
-        labels = result.labels.to(torch.uint8 if result.labels.max() < 256
-                                  else torch.int32)
+        labels = result.labels.to(torch.uint8 if result.labels.max() <
+                                  256 else torch.int32)
         sample.pred_sem_seg = PixelData(data=labels[None].cpu())
         self.evaluator.process([sample], batch)
         self.visits.add(visit, result, seconds)
@@ -304,10 +302,12 @@ class TestTimeAdaptLoop(BaseLoop):
     def _finish(self) -> Dict[str, float]:
         """Score the stream and write the report."""
         metrics = self.evaluator.evaluate(len(self.stream))
-        self.runner.visualizer.add_scalars({
-            k: v
-            for k, v in metrics.items() if isinstance(v, (int, float))
-        }, step=self._iter)
+        self.runner.visualizer.add_scalars(
+            {
+                k: v
+                for k, v in metrics.items() if isinstance(v, (int, float))
+            },
+            step=self._iter)
         if is_main_process():
             write_report(self, metrics)
         return metrics
@@ -349,8 +349,8 @@ class TestTimeAdaptLoop(BaseLoop):
                 there are several processes.
         """
         for what, now in (('frames', len(self.stream)),
-                          ('method', self.method.name),
-                          ('world_size', get_world_size())):
+                          ('method', self.method.name), ('world_size',
+                                                         get_world_size())):
             if state[what] != now:
                 raise ConfigError(
                     f'The checkpoint belongs to another run: its {what} is '

@@ -61,8 +61,7 @@ def _prefilter(x: Tensor) -> Tensor:
     n = x.size(0)
     if n == 1:
         return x
-    index = _mirror(
-        torch.arange(-_RADIUS, n + _RADIUS, device=x.device), n)
+    index = _mirror(torch.arange(-_RADIUS, n + _RADIUS, device=x.device), n)
     padded = x.index_select(0, index)
     out = x * math.sqrt(3.)
     for k in range(1, _RADIUS + 1):
@@ -79,17 +78,16 @@ def _taps(n_in: int, n_out: int, device: str) -> Tuple[Tensor, Tensor]:
     pos = torch.arange(n_out, dtype=torch.float64) * step
     base = pos.floor()
     t = pos - base
-    weights = torch.stack([
-        (1 - t)**3, 3 * t**3 - 6 * t**2 + 4,
-        -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3
-    ]) / 6
+    weights = torch.stack([(1 - t)**3, 3 * t**3 - 6 * t**2 + 4,
+                           -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3]) / 6
     # SciPy reads 0 where rounding puts a coordinate past the last sample,
     # which for some sizes blanks the last row or column: kept, because the
     # published placement depends on it.
     weights[:, pos > n_in - 1] = 0
     index = base.long() + torch.arange(-1, 3).unsqueeze(1)
-    return (_mirror(index, n_in).to(device),
-            weights.to(device, torch.float32).unsqueeze(-1))
+    return (_mirror(index,
+                    n_in).to(device), weights.to(device,
+                                                 torch.float32).unsqueeze(-1))
 
 
 def _sample(coeff: Tensor, n_out: int) -> Tensor:
@@ -153,8 +151,7 @@ def resize_map(uncertainty: Tensor,
         return uncertainty
     options = dict(align_corners=False) if mode == 'bilinear' else {}
     return F.interpolate(
-        uncertainty[None, None].float(), size=size, mode=mode,
-        **options)[0, 0]
+        uncertainty[None, None].float(), size=size, mode=mode, **options)[0, 0]
 
 
 def place_prompts(uncertainty: Tensor, count: int) -> Tensor:
@@ -182,8 +179,8 @@ def place_prompts(uncertainty: Tensor, count: int) -> Tensor:
     return candidates[order[-count:]]
 
 
-def sparse_map(prompt: Tensor, positions: Tensor,
-               size: Tuple[int, int]) -> Tensor:
+def sparse_map(prompt: Tensor, positions: Tensor, size: Tuple[int,
+                                                              int]) -> Tensor:
     """Scatter prompt entries onto an otherwise zero map.
 
     ``M[:, positions[i]] = P[K - n + i]`` for the ``n`` positions: a view with
@@ -200,8 +197,8 @@ def sparse_map(prompt: Tensor, positions: Tensor,
     """
     values = prompt.flatten(1)[prompt.size(0) - positions.numel():]
     flat = prompt.new_zeros(prompt.size(1), size[0] * size[1])
-    return flat.index_copy(1, positions, values.t()).view(
-        prompt.size(1), *size)
+    return flat.index_copy(1, positions,
+                           values.t()).view(prompt.size(1), *size)
 
 
 def prompt_decay(decay: float,

@@ -109,6 +109,5 @@ class DenseVisualPrompt(BaseModule):
         dense = (self.specific + self.agnostic)[None]
         if dense.shape[-2:] != x.shape[-2:]:
             dense = F.interpolate(
-                dense, size=x.shape[-2:], mode='bilinear',
-                align_corners=False)
+                dense, size=x.shape[-2:], mode='bilinear', align_corners=False)
         return x + (dense.flip(-1) if flip else dense)

@@ -252,8 +252,7 @@ class BaseAdaptation:
 
     # Pieces that several methods share ------------------------------------
 
-    def update_student(self, loss: Tensor,
-                       optim_wrapper: OptimWrapper) -> str:
+    def update_student(self, loss: Tensor, optim_wrapper: OptimWrapper) -> str:
         """One optimizer step, unless loss or gradient is not finite.
 
         Args:
@@ -267,9 +266,7 @@ class BaseAdaptation:
             return f'the loss is {float(loss)}'
         optim_wrapper.backward(optim_wrapper.scale_loss(loss))
         self.check_gradients()
-        grads = [
-            p.grad for p in self.model.parameters() if p.grad is not None
-        ]
+        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
         norms = torch.stack(torch._foreach_norm(grads)) if grads else loss
         scaler = getattr(optim_wrapper, 'loss_scaler', None)
         # A gradient scaler skips such steps itself and lowers its scale.

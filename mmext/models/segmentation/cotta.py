@@ -117,8 +117,7 @@ class CoTTA(BaseAdaptation):
     def pseudo_label(self,
                      frame: Frame,
                      index: int,
-                     prompt: Optional[PromptFn] = None
-                     ) -> Tuple[Tensor, dict]:
+                     prompt: Optional[PromptFn] = None) -> Tuple[Tensor, dict]:
         """The teacher's labels, gated by the source model.
 
         Args:
@@ -138,8 +137,7 @@ class CoTTA(BaseAdaptation):
         view = frame.views[index]
         confidence, anchor_labels = self.anchor_confidence(view, frame)
         labels = anchor_gate(
-            single.max(0).indices, average, confidence,
-            self.anchor_threshold)
+            single.max(0).indices, average, confidence, self.anchor_threshold)
         sure = (confidence > self.anchor_threshold).float().mean()
         agree = (labels == anchor_labels).float().mean()
         return labels, dict(

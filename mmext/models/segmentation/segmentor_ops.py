@@ -161,8 +161,8 @@ def mc_probabilities(model: nn.Module, view: View, x: Tensor,
     feats = model.extract_feat(x)
     heads = model.decode_head
     last = heads[-1] if isinstance(heads, nn.ModuleList) else heads
-    for logits in mc_dropout_passes(last, lambda: decode(model, feats),
-                                    passes, p, rng):
+    for logits in mc_dropout_passes(last, lambda: decode(model, feats), passes,
+                                    p, rng):
         yield resize_logits(model, logits, view, size).softmax(1)[0]
 
 

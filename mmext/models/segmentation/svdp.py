@@ -98,8 +98,8 @@ class SVDP(CoTTA):
         super().__init__(**kwargs)
         choices = (('unc_resize', unc_resize, ('spline', 'bilinear', 'area')),
                    ('k_mode', k_mode, ('fixed', 'density')),
-                   ('pairing', pairing, ('rank', )),
-                   ('prompt_mode', prompt_mode, ('add', )))
+                   ('pairing', pairing, ('rank', )), ('prompt_mode',
+                                                      prompt_mode, ('add', )))
         for name, value, allowed in choices:
             if value not in allowed:
                 raise ConfigError(f'SVDP: {name} is one of {allowed}, but '
@@ -136,8 +136,7 @@ class SVDP(CoTTA):
         """Attach the prompt; see :meth:`BaseAdaptation.prepare`."""
         prompt = SparseVisualPrompt(
             size, self.sparse_rate, std=self.prompt_std, seed=seed)
-        model.add_module(
-            PROMPT, prompt.to(next(model.parameters()).device))
+        model.add_module(PROMPT, prompt.to(next(model.parameters()).device))
         super().prepare(model, size, seed)
 
     def teacher_options(self) -> dict:

@@ -84,7 +84,9 @@ class Tent(BaseAdaptation):
                 # the prediction is.
                 logits = student_logits(self.model, view, view.x, view.size)
                 logits = F.interpolate(
-                    logits, size=frame.ori_shape, mode='bilinear',
+                    logits,
+                    size=frame.ori_shape,
+                    mode='bilinear',
                     align_corners=self.model.align_corners)
                 loss = mean_entropy(logits)
             else:

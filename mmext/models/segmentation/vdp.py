@@ -66,8 +66,7 @@ class VDP(CoTTA):
                 seed: int) -> None:
         """Attach the prompt; see :meth:`BaseAdaptation.prepare`."""
         prompt = DenseVisualPrompt(size, std=self.std, seed=seed)
-        model.add_module(
-            PROMPT, prompt.to(next(model.parameters()).device))
+        model.add_module(PROMPT, prompt.to(next(model.parameters()).device))
         super().prepare(model, size, seed)
 
     @staticmethod

@@ -79,10 +79,10 @@ class GroupEMA(nn.Module):
         return members
 
     @torch.no_grad()
-    def update(self,
-               model: nn.Module,
-               decay: Optional[Union[float, Mapping[str, float]]] = None
-               ) -> None:
+    def update(
+            self,
+            model: nn.Module,
+            decay: Optional[Union[float, Mapping[str, float]]] = None) -> None:
         """Move the teacher towards ``model``.
 
         Args:

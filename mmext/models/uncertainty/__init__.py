@@ -4,6 +4,5 @@ from .mc_dropout import (classifier_input, mc_dropout_passes, uncertainty_map,
                          variance_over)
 
 __all__ = [
-    'classifier_input', 'mc_dropout_passes', 'uncertainty_map',
-    'variance_over'
+    'classifier_input', 'mc_dropout_passes', 'uncertainty_map', 'variance_over'
 ]

@@ -125,8 +125,8 @@ def mc_dropout_passes(head: nn.Module, run: Callable[[], Any], passes: int,
         if is_output:
             yield layer(dropped(feature))
             continue
-        handle = layer.register_forward_pre_hook(
-            lambda module, args: (dropped(args[0]), *args[1:]))
+        handle = layer.register_forward_pre_hook(lambda module, args:
+                                                 (dropped(args[0]), *args[1:]))
         try:
             yield run()
         finally:
