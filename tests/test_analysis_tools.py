@@ -12,10 +12,11 @@ pytest.importorskip('mmseg')
 
 from mmengine.registry import MODELS  # noqa: E402
 
+from mmext.utils.user_error import UserError  # noqa: E402
 from .data_fixtures import write_acdc, write_foggy_cityscapes  # noqa: E402
 from .test_datasets.test_weather_train import CONFIG  # noqa: E402
 from .tiny_segmentors import tiny_config  # noqa: E402
-from .tool_fixtures import ROOT, run_tool  # noqa: E402
+from .tool_fixtures import ROOT, run_tool, tool  # noqa: E402
 from .toy_models import init_scope  # noqa: E402
 from .toy_runs import (REFERENCE, adaptation_config,  # noqa: E402
                        plain_pipeline, tta_pipeline)
@@ -70,6 +71,21 @@ def test_compare_adaptation_names_the_log_of_a_failure(tmp_path):
         'out', cwd=tmp_path, code=1)
     assert 'source.pth' in output and 'log.txt' in output
     assert 'Traceback' not in output
+
+
+def test_compare_adaptation_reads_every_config_first(tmp_path):
+    """No run is started before all configs are known to adapt."""
+    compare = tool('analysis_tools/compare_adaptation')
+    trains = str(ROOT / 'configs/svdp/streetworld_source_segformer-b0.py')
+    adapts = str(ROOT / 'configs/svdp/source_streetworld.py')
+    compare.check_configs([adapts], {'train_cfg.reset': 'domain'})
+    for configs, options, part in (
+        ([adapts, trains], {}, 'does not adapt'),
+        ([adapts, 'nowhere.py'], {}, 'nowhere.py'),
+        ([adapts], {'custom_imports.imports.7': 1}, 'does not fit'),
+    ):
+        with pytest.raises(UserError, match=part):
+            compare.check_configs(configs, options)
 
 
 @pytest.mark.stack_subset

@@ -13,12 +13,13 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Dict, List, Optional
+from typing import Dict, Iterable, List, Optional
 
-from mmengine.config import Config, DictAction
-
-import mmext  # noqa: F401
+import mmext
+from mmext.utils.config_io import CfgOptions, load_config, merge_options
 from mmext.utils.io import atomic_write, sha256_file, write_json
+from mmext.utils.launch import is_adaptation
+from mmext.utils.user_error import UserError, run_tool
 
 TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 
@@ -37,20 +38,40 @@ def parse_args() -> argparse.Namespace:
         '--sheet', action='store_true',
         help='also write contact_sheet.png from one frame of every domain')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, default={},
+        '--cfg-options', nargs='+', action=CfgOptions, default={},
         help='settings to override in every config, as key=value')
     return parser.parse_args()
 
 
 def fingerprint(config: str, options: dict, seed: int) -> str:
     """What a finished run must agree in to be reused."""
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(options)
+    cfg = load_config(config)
+    merge_options(cfg, options)
     text = f'{cfg.pretty_text}\n{seed}\n{mmext.__version__}'
     source = str(cfg.get('load_from'))
     if osp.isfile(source):
         text += sha256_file(source)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_configs(configs: List[str], options: dict) -> None:
+    """Refuse what cannot run before the first run takes its hours.
+
+    Args:
+        configs (list[str]): Configs of the comparison.
+        options (dict): Settings to override in each.
+
+    Raises:
+        UserError: If one does not exist, cannot be read, does not fit the
+            options, or does not adapt.
+    """
+    for config in configs:
+        cfg = load_config(config)
+        merge_options(cfg, options)
+        if not is_adaptation(cfg):
+            raise UserError(
+                f'{config} does not adapt: its train_cfg.type is not '
+                "'mmext.TestTimeAdaptLoop'. Train it with tools/train.py.")
 
 
 def run_one(config: str, seed: int, folder: Path, options: dict) -> dict:
@@ -85,7 +106,7 @@ def summarise(label: str, reports: List[dict]) -> dict:
     def spread(values: List[Optional[float]]) -> dict:
         known = [v for v in values if v is not None]
         return dict(
-            mean=statistics.fmean(known) if known else None,
+            mean=_mean(known),
             std=statistics.stdev(known) if len(known) > 1 else 0.)
 
     nested = [r['report'] for r in reports]
@@ -121,10 +142,7 @@ def markdown(methods: Dict[str, dict]) -> str:
     lines = ['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
     for name, row in methods.items():
         cells = [name] + [_number(row['domains'][d]) for d in domains]
-        cells += [
-            _number(statistics.fmean(row['rounds'][r].values()))
-            for r in shown
-        ]
+        cells += [_number(_mean(row['rounds'][r].values())) for r in shown]
         total = _number(row['mIoU'])
         if len(row['seeds']) > 1:
             total += f' ± {row["mIoU_std"]:.2f}'
@@ -133,6 +151,12 @@ def markdown(methods: Dict[str, dict]) -> str:
     note = (f'mIoU in percent over {first["frames"]} frames, '
             f'seed(s) {", ".join(map(str, first["seeds"]))}.')
     return '\n'.join([*lines, '', note, ''])
+
+
+def _mean(values: Iterable[Optional[float]]) -> Optional[float]:
+    """Mean of what was scored; None where nothing was."""
+    known = [v for v in values if v is not None]
+    return statistics.fmean(known) if known else None
 
 
 def _number(value: Optional[float]) -> str:
@@ -147,6 +171,7 @@ def main() -> None:
     options = dict(args.cfg_options)
     if args.sheet:
         options['train_cfg.save_predictions'] = True
+    check_configs(args.configs, options)
     for config in args.configs:
         stem = Path(config).stem
         runs = [root / stem / f'seed{seed}' for seed in args.seeds]
@@ -172,4 +197,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)
