@@ -274,6 +274,30 @@ def sha256_file(path: PathLike) -> str:
     return digest.hexdigest()
 
 
+def check_md5(path: PathLike, prefix: str) -> None:
+    """Refuse a file whose MD5 does not begin as published.
+
+    Args:
+        path (str or PathLike): The file.
+        prefix (str): First hexadecimal digits; empty accepts every file.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If its MD5 is another one.
+    """
+    if not os.path.isfile(path):
+        raise MissingFileError(f'There is no file {os.fspath(path)}.')
+    digest = hashlib.md5()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    if not digest.hexdigest().startswith(prefix.lower()):
+        raise CheckpointError(
+            f'The MD5 of {os.fspath(path)} is {digest.hexdigest()}, expected '
+            f'{prefix}... It is another file, or was damaged; fetch it '
+            'again, or pass the MD5 of the file that you mean.')
+
+
 def tensors_digest(state_dict: Mapping[str, Any]) -> str:
     """SHA-256 of names, types, shapes and bytes of (nested) tensors.
 

@@ -11,6 +11,7 @@ from .split_options import Draw, SplitOptions
 
 Attention = Callable[[Tensor], Tensor]
 FFN = Callable[[Tensor, Tensor], Tensor]
+GELU, RELU, SILU = (dict(type=name) for name in ('GELU', 'ReLU', 'SiLU'))
 
 
 def build_activation(cfg: dict) -> nn.Module:
@@ -89,8 +90,8 @@ class Bottleneck(nn.Module):
         weight = torch.empty(self.down.out_features, self.down.in_features)
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         load_dense(self.down, weight)
-        load_dense(
-            self.up, torch.zeros(self.up.out_features, self.up.in_features))
+        load_dense(self.up,
+                   torch.zeros(self.up.out_features, self.up.in_features))
         if self.norm is not None:
             self.norm.reset_parameters()
 
@@ -154,7 +155,7 @@ class AdaptFormer(Bottleneck):
                  bottleneck: int = 64,
                  scale: Optional[float] = 0.1,
                  drop_rate: float = 0.1,
-                 act_cfg: dict = dict(type='GELU')) -> None:
+                 act_cfg: dict = GELU) -> None:
         super().__init__(width, bottleneck, act_cfg, options, name, scale,
                          drop_rate, norm)
 
@@ -210,7 +211,7 @@ class Pfeiffer(Bottleneck):
                  norm: bool = True,
                  bottleneck: int = 64,
                  drop_rate: float = 0.,
-                 act_cfg: dict = dict(type='ReLU')) -> None:
+                 act_cfg: dict = RELU) -> None:
         super().__init__(width, bottleneck, act_cfg, options, name, 1.,
                          drop_rate, norm)
 
@@ -245,7 +246,7 @@ class Houlsby(nn.Module):
                  norm: bool = True,
                  bottleneck: int = 64,
                  drop_rate: float = 0.,
-                 act_cfg: dict = dict(type='SiLU')) -> None:
+                 act_cfg: dict = SILU) -> None:
         super().__init__()
         for part in ('attn', 'ffn'):
             body = Bottleneck(width, bottleneck, act_cfg, options,

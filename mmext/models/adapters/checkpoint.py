@@ -15,11 +15,10 @@ from mmext.utils.io import (CheckpointError, PathLike, atomic_save, safe_load,
                             tensors_digest, write_json)
 from mmext.utils.user_error import MissingFileError
 from mmext.version import __version__
-from .adapter_state import (AdapterTensors, check_backbone, compare,
-                            fingerprint)
+from .adapter_state import AdapterTensors, check_backbone, compare, fingerprint
 from .mosa_model import MoSAModel
-from .optimizer_state import (OPTIMIZER, check_optimizer,
-                              load_optimizer_state, optimizer_tensors)
+from .optimizer_state import (OPTIMIZER, check_optimizer, load_optimizer_state,
+                              optimizer_tensors)
 from .standard import standard_config
 
 CONFIG_FILE = 'adapter_config.json'
@@ -160,8 +159,9 @@ def read_adapter(path: PathLike) -> Tuple[dict, Dict[str, Tensor]]:
                 f'adapter is a folder with {CONFIG_FILE} and {WEIGHTS_FILE}, '
                 'or a *.safetensors file with a *.json beside it.')
     with open(weights, 'rb') as stream:
-        start = stream.read(4)
-    if start[:2] in (b'PK', b'\x80\x02', b'\x80\x03', b'\x80\x04', b'\x80\x05'):
+        start = stream.read(9)
+    # A safetensors file has the size of its header in eight bytes, then it.
+    if start[8:] != b'{' and (start[:2] == b'PK' or start[:1] == b'\x80'):
         raise AdapterError(
             f'{weights} is a pickle (torch.save), not safetensors, and was '
             'not read: a pickle may execute code. Ask for a file that '
@@ -251,7 +251,7 @@ def load_adapter(model: MoSAModel,
     state, rng, moments = _split_tensors(tensors)
     name = name or cfg['name']
     check_backbone(model, cfg, AdapterError, check)
-    if resume and not rng:
+    if resume and 'rng_seed' not in cfg:
         raise AdapterError(f'{path} is a merged adapter, from which training '
                            'cannot go on. Load the training flavour.')
     if optimizer is not None:

@@ -42,8 +42,7 @@ def draw_scores(shape: Sequence[int], seed: int, name: str) -> Tensor:
         Tensor: Float64 scores in [0, 1) on the CPU.
     """
     generator = torch.Generator().manual_seed(tensor_seed(seed, name))
-    return torch.rand(
-        tuple(shape), generator=generator, dtype=torch.float64)
+    return torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
 
 
 def check_partition(shape: Sequence[int], num_modules: int, granularity: str,

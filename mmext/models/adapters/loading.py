@@ -9,8 +9,8 @@ from .slots import SLOT, slots
 from .split_linear import SplitLinear
 
 
-def check_adapter_state(model: nn.Module, state_dict: dict, prefix: str,
-                        *args: Any) -> None:
+def check_adapter_state(model: nn.Module, state_dict: dict, prefix: str, *args:
+                        Any) -> None:
     """Refuse adapter tensors that do not fit the model.
 
     Runs before anything is loaded. Runners load without ``strict`` and

@@ -49,8 +49,8 @@ class LowRankPart(nn.Module):
         weight = torch.empty(self.A.out_features, self.A.in_features)
         nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
         load_dense(self.A, weight)
-        load_dense(self.B,
-                   torch.zeros(self.B.out_features, self.B.in_features))
+        load_dense(self.B, torch.zeros(self.B.out_features,
+                                       self.B.in_features))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, ..., D) to the update of the layer's output."""
@@ -61,8 +61,8 @@ class LowRankPart(nn.Module):
         """What the merged branch adds to the layer's weight, (out, in)."""
         up, down = (
             layer.weight if isinstance(layer, nn.Linear)
-            and not hasattr(layer, 'merged_weight') else
-            layer.merged_weight() for layer in (self.B, self.A))
+            and not hasattr(layer, 'merged_weight') else layer.merged_weight()
+            for layer in (self.B, self.A))
         return up @ down * self.scale
 
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from mmext.registry import MODELS
 from mmext.utils.random import RandomSource
 from .blocks import find_host
-from .functional import deep_alignment, symmetric_kl
-from .injection import Plan, find_blocks, plain
+from .injection import Plan, plain
 from .lifecycle import AdapterLifecycle
 from .loading import check_adapter_state
-from .passes import Drawing, OutputTap, chunk, on_backward
+from .passes import Drawing
 from .slots import SLOT, slots
 from .split_linear import SplitLinear
+from .two_pass import TwoPassLoss
 from .update_guard import UpdateGuard
 
 _LOSS = dict(kl_weight=1., aux_ce_weight=0., deep_weight=0., deep_blocks=6)
@@ -26,7 +26,7 @@ DEFAULT_NAME = 'default'
 
 
 @MODELS.register_module()
-class MoSAModel(AdapterLifecycle, BaseModel):
+class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
     r"""Fine-tune a host model with a mixture of sparse adapters.
 
     Adapters (arXiv 2312.02923) are put into the blocks of the host after its
@@ -150,9 +150,8 @@ class MoSAModel(AdapterLifecycle, BaseModel):
         plan = Plan(adapter, self.split_cfg, targets)
         if data_preprocessor is not None:
             if not isinstance(module, dict):
-                raise ValueError(
-                    'module is a built model, which has its own '
-                    'data_preprocessor; give none beside it.')
+                raise ValueError('module is a built model, which has its own '
+                                 'data_preprocessor; give none beside it.')
             module = module.copy()
             module.setdefault('data_preprocessor', data_preprocessor)
         self._adopt(module)
@@ -253,8 +252,8 @@ class MoSAModel(AdapterLifecycle, BaseModel):
             return self.train_head and 'head' in name.split('.')[0]
         return any(re.search(p, name) for p in self.train_head)
 
-    def adapter_modules(self, name: Optional[str] = None
-                        ) -> Dict[str, nn.Module]:
+    def adapter_modules(self,
+                        name: Optional[str] = None) -> Dict[str, nn.Module]:
         """Adapters of one name, or of the active one, by host module.
 
         Args:
@@ -273,14 +272,13 @@ class MoSAModel(AdapterLifecycle, BaseModel):
 
     def split_layers(self) -> Dict[str, SplitLinear]:
         """All split layers of the active adapters, by full name."""
-        return {
-            f'{path}.{SLOT}.{slot.active}.{name}' if name else
-            f'{path}.{SLOT}.{slot.active}': layer
-            for path, slot in slots(self)
-            if slot.active in slot
-            for name, layer in slot[slot.active].named_modules()
-            if isinstance(layer, SplitLinear)
-        }
+        found = {}
+        for path, adapter in self.adapter_modules().items():
+            for name, layer in adapter.named_modules():
+                if isinstance(layer, SplitLinear):
+                    parts = (path, SLOT, self._active, name)
+                    found['.'.join(part for part in parts if part)] = layer
+        return found
 
     # Draws -----------------------------------------------------------------
 
@@ -335,7 +333,7 @@ class MoSAModel(AdapterLifecycle, BaseModel):
         """
         return UpdateGuard(self, optimizer)
 
-    # Forward and loss ------------------------------------------------------
+    # Forward ---------------------------------------------------------------
 
     def forward(self,
                 inputs: Tensor,
@@ -348,91 +346,9 @@ class MoSAModel(AdapterLifecycle, BaseModel):
             self._ready(1)
         return self.module(inputs, data_samples, mode=mode)
 
-    def loss(self, inputs: Tensor, data_samples: List[Any]) -> dict:
-        """Losses of one training step, both passes.
-
-        Args:
-            inputs (Tensor): Batch, shape (B, ...).
-            data_samples (list): Its annotations.
-
-        Returns:
-            dict[str, Tensor]: The host's losses of the first pass, and
-            ``loss_kl``, ``loss_aux``, ``loss_deep`` where they are used.
-
-        Raises:
-            RuntimeError: While merged.
-        """
-        if not self.training:
-            return self.module.loss(inputs, data_samples)
-        if any(
-                getattr(draw.layer, 'merged', False)
-                for draw in self.drawing.draws):
-            raise RuntimeError(
-                'The adapters are merged, so there are no modules to train. '
-                'Call unmerge() first.')
-        self._ready(self.num_passes)
-        if self.num_passes == 1:
-            return self.module.loss(inputs, data_samples)
-        if self.host is None:
-            raise TypeError(
-                f'Two passes need a host whose loss mmext can take apart, '
-                f'but {type(self.module).__name__} is not one. Wrap an '
-                'ImageClassifier (mmpretrain) or an EncoderDecoder (mmseg), '
-                'or set num_passes=1.')
-        run = self._batched if self.batch_passes else self._in_sequence
-        feats, logits, hidden = run(inputs)
-        losses = self.host.loss(self.module, feats[0], logits[0],
-                                data_samples)
-        return self._add_terms(losses, feats, logits, hidden, data_samples)
-
-    def _tap(self) -> OutputTap:
-        if not self.loss_cfg['deep_weight']:
-            return OutputTap([])
-        if self._blocks is None:
-            self._blocks = [block for _, block in find_blocks(self.module)]
-        return OutputTap(self._blocks[:self.loss_cfg['deep_blocks']])
-
-    def _batched(self, inputs: Tensor) -> tuple:
-        """Both passes as one batch: its halves meet different modules."""
-        with self._tap() as tap:
-            feats = self.host.features(self.module,
-                                       torch.cat([inputs, inputs]))
-        logits = self.host.logits(self.module, feats)
-        hidden = [chunk(h, 2) for h in tap.outputs]
-        return chunk(feats, 2), logits.chunk(2), [list(h) for h in zip(
-            *hidden)] or [[], []]
-
-    def _in_sequence(self, inputs: Tensor) -> tuple:
-        """One pass after the other."""
-        feats, logits, hidden = [], [], []
-        for i in range(2):
-            self.drawing.enter(i)
-            with self._tap() as tap:
-                found = self.host.features(self.module, inputs)
-            # A recomputed block needs the modules of its own pass.
-            found, outputs = on_backward(
-                lambda i=i: self.drawing.enter(i), (found, tap.outputs))
-            feats.append(found)
-            hidden.append(list(outputs))
-            logits.append(self.host.logits(self.module, found))
-        return feats, logits, hidden
-
-    def _add_terms(self, losses: dict, feats: list, logits: list,
-                   hidden: list, data_samples: list) -> dict:
-        cfg, losses = self.loss_cfg, dict(losses)
-        if cfg['kl_weight']:
-            losses['loss_kl'] = cfg['kl_weight'] * symmetric_kl(*logits)
-        if cfg['aux_ce_weight']:
-            second = self.host.loss(self.module, feats[1], logits[1],
-                                    data_samples)
-            total, _ = self.module.parse_losses(second)
-            losses['loss_aux'] = cfg['aux_ce_weight'] * total
-        if cfg['deep_weight']:
-            losses['loss_deep'] = cfg['deep_weight'] * deep_alignment(
-                *hidden, len(self._blocks))
-        return losses
-
-    def predict(self, inputs: Tensor, data_samples: Optional[list] = None,
+    def predict(self,
+                inputs: Tensor,
+                data_samples: Optional[list] = None,
                 **kwargs) -> Any:
         """The host's predictions."""
         return self.module.predict(inputs, data_samples, **kwargs)
@@ -457,8 +373,10 @@ class MoSAModel(AdapterLifecycle, BaseModel):
             if given.get(name, {}).get(key) != value
         ]
         if wrong or set(given) - set(mine):
-            wrong += [f'{name}: not in the model'
-                      for name in sorted(set(given) - set(mine))]
+            wrong += [
+                f'{name}: not in the model'
+                for name in sorted(set(given) - set(mine))
+            ]
             raise ValueError(
                 'The checkpoint was written by a model with other adapters; '
                 'nothing was restored.\n  ' + '\n  '.join(wrong) +

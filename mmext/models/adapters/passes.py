@@ -107,8 +107,7 @@ class OutputTap:
 
     def __enter__(self) -> 'OutputTap':
         self._handles = [
-            module.register_forward_hook(self._keep)
-            for module in self.modules
+            module.register_forward_hook(self._keep) for module in self.modules
         ]
         return self
 

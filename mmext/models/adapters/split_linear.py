@@ -1,6 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A linear layer whose tensors are split into modules."""
-from typing import List, Optional, Set
+from typing import List, Optional
 
 import torch
 import torch.nn as nn
@@ -260,8 +260,10 @@ class SplitLinear(nn.Module):
             _modules=self._modules,
             _buffers=self._buffers)
         self._training_state = {
-            group: {n: table.pop(n)
-                    for n in names if n in table}
+            group: {
+                n: table.pop(n)
+                for n in names if n in table
+            }
             for group, table in groups.items()
         }
         self.weight = nn.Parameter(weight, requires_grad=False)
@@ -317,10 +319,6 @@ class SplitLinear(nn.Module):
         out = torch.bmm(parts, weight) if bias is None else torch.baddbmm(
             bias.unsqueeze(1), parts, weight)
         return out.reshape(*x.shape[:-1], self.out_features)
-
-    def used(self) -> Set[int]:
-        """The modules in :attr:`index`."""
-        return set(self.index.tolist())
 
     def extra_repr(self) -> str:
         """What ``print`` shows."""

@@ -28,8 +28,8 @@ class Draw(NamedTuple):
     @property
     def num_modules(self) -> int:
         """int: N of a split layer, 1 of any other."""
-        return self.layer.num_modules if isinstance(
-            self.layer, SplitLinear) else 1
+        return self.layer.num_modules if isinstance(self.layer,
+                                                    SplitLinear) else 1
 
 
 @dataclass
@@ -136,8 +136,8 @@ class _Masked:
         """What the forward uses as ``'weight'`` or ``'bias'``."""
         value = getattr(self, kind)
         return None if value is None else torch.where(
-            getattr(self, f'{kind}_mask'), value,
-            getattr(self, f'{kind}_init'))
+            getattr(self, f'{kind}_mask'), value, getattr(
+                self, f'{kind}_init'))
 
     def modules_weight(self, k: int = 0) -> Tensor:
         """The only module's weight."""
@@ -205,11 +205,10 @@ class MaskedLayerNorm(_Masked, nn.LayerNorm):
         super().reset_parameters()
         for kind in ('weight', 'bias'):
             if hasattr(self, f'{kind}_init'):
-                getattr(self, f'{kind}_init').copy_(getattr(self,
-                                                            kind).detach())
+                getattr(self,
+                        f'{kind}_init').copy_(getattr(self, kind).detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (..., D)."""
-        return F.layer_norm(x, self.normalized_shape,
-                            self.value_of('weight'), self.value_of('bias'),
-                            self.eps)
+        return F.layer_norm(x, self.normalized_shape, self.value_of('weight'),
+                            self.value_of('bias'), self.eps)

@@ -82,6 +82,6 @@ def bias_names(module: nn.Module) -> List[str]:
     """Names of all biases below ``module``, for BitFit."""
     return [
         name for name, _ in module.named_parameters()
-        if name.split('.')[-1] in ('bias', 'in_proj_bias', 'q_bias',
-                                   'k_bias', 'v_bias')
+        if name.split('.')[-1] in ('bias', 'in_proj_bias', 'q_bias', 'k_bias',
+                                   'v_bias')
     ]

@@ -20,6 +20,9 @@ class UpdateGuard:
     drawn for the first time, as in the authors' code under PyTorch 1.11;
     compact storage needs no help.
 
+    A model in eval mode is trained through its merged adapters, as in
+    test-time adaptation; nothing is undrawn then.
+
     Args:
         model (MoSAModel): The model.
         optimizer (torch.optim.Optimizer): Its optimizer.
@@ -43,6 +46,8 @@ class UpdateGuard:
     def _before(self, *args: Any) -> None:
         self._kept = []
         drawing = self.model.drawing
+        if not self.model.training:
+            return
         for draw, drawn in zip(drawing.draws, drawing.drawn):
             if draw.num_modules < 2 or draw.layer.merged:
                 continue
@@ -72,8 +77,8 @@ class UpdateGuard:
 
     def _moments(self, parameter: nn.Parameter) -> List[Tensor]:
         return [
-            value for value in self.optimizer.state.get(parameter,
-                                                        {}).values()
+            value
+            for value in self.optimizer.state.get(parameter, {}).values()
             if isinstance(value, Tensor) and value.shape == parameter.shape
         ]
 

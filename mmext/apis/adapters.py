@@ -1,0 +1,153 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Models and adapters by config, as the adapter tools need them."""
+from typing import Any, Optional
+
+import torch.nn as nn
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import Tensor
+
+from mmext.models.adapters import MoSAModel, model_from_adapter
+from mmext.registry import MODELS
+from mmext.utils.io import PathLike, safe_load
+from mmext.utils.user_error import MissingFileError, UserError
+
+
+def without_pretrained(node: Any) -> Any:
+    """A copy of a config in which nothing loads pretrained weights."""
+    if isinstance(node, dict):
+        return type(node)({
+            key: without_pretrained(value)
+            for key, value in node.items()
+            if not (key == 'init_cfg' and isinstance(value, dict)
+                    and value.get('type') == 'Pretrained')
+        })
+    if isinstance(node, (list, tuple)):
+        return type(node)(without_pretrained(item) for item in node)
+    return node
+
+
+def _model_config(cfg: Config, pretrained: bool) -> Any:
+    init_default_scope(cfg.get('default_scope', 'mmpretrain'))
+    if cfg.get('model') is None:
+        raise UserError('The config has no model.')
+    return cfg.model if pretrained else without_pretrained(cfg.model)
+
+
+def _is_tuned(model: dict) -> bool:
+    return str(model.get('type')).split('.')[-1] == 'MoSAModel'
+
+
+def build_host(cfg: Config, weights: Optional[PathLike] = None) -> nn.Module:
+    """Build the host of a config, with its pretrained weights.
+
+    Args:
+        cfg (Config): Config of the host, or of a ``MoSAModel`` around it.
+        weights (str or PathLike, optional): Checkpoint of the whole host.
+            Defaults to None, what ``init_cfg`` in the config loads.
+
+    Returns:
+        nn.Module: The host.
+
+    Raises:
+        UserError: If pretrained weights are missing or do not fit.
+    """
+    model = _model_config(cfg, weights is None)
+    if _is_tuned(model):
+        model = model.module
+    try:
+        host = MODELS.build(model)
+        host.init_weights()
+    except FileNotFoundError as error:
+        raise MissingFileError(
+            f'The pretrained weights of the config are missing: {error}. Its '
+            'comments say where they come from.') from error
+    if weights is not None:
+        load_whole(host, weights)
+    return host
+
+
+def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
+    """Build the ``MoSAModel`` of a config without pretrained weights.
+
+    Args:
+        cfg (Config): The config.
+        weights (str or PathLike, optional): Checkpoint of a run with it,
+            which also restores the generator of draws. Defaults to None.
+
+    Returns:
+        MoSAModel: The model.
+
+    Raises:
+        UserError: If the config has another model, or the checkpoint does
+            not fit.
+    """
+    model = _model_config(cfg, False)
+    if not _is_tuned(model):
+        raise UserError(
+            "Expected a config with model.type='mmext.MoSAModel', but got "
+            f'{model.get("type")!r}.')
+    try:
+        built = MODELS.build(model)
+    except (ValueError, TypeError) as error:
+        raise UserError(f'The model of the config cannot be built: {error}'
+                        ) from error
+    if weights is not None:
+        checkpoint = load_whole(built, weights)
+        if 'mosa' in checkpoint:
+            built.load_draw_state(checkpoint['mosa'])
+    return built
+
+
+def load_whole(model: nn.Module, path: PathLike) -> dict:
+    """Load a checkpoint that must have exactly the keys of ``model``.
+
+    Args:
+        model (nn.Module): The model.
+        path (str or PathLike): As mmengine writes it, or a state dict.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        UserError: If it does not fit.
+    """
+    checkpoint = safe_load(path)
+    state = checkpoint.get('state_dict', checkpoint)
+    state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
+    own = model.state_dict()
+    if not set(state) & set(own) and any(
+            f'backbone.{key}' in own for key in state):
+        raise UserError(
+            f'{path} holds a backbone only. Name it in init_cfg of the '
+            "config's backbone (type='Pretrained') instead.")
+    try:
+        model.load_state_dict(state)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f'{path} does not fit the model of the config: '
+                        f'{error}') from error
+    return checkpoint
+
+
+def tuned_from(cfg: Config,
+               source: PathLike,
+               backbone: Optional[PathLike] = None,
+               check: bool = True) -> MoSAModel:
+    """The tuned model of a checkpoint (``*.pth``) or an adapter.
+
+    Args:
+        cfg (Config): The config of the model or, for an adapter, of its
+            host.
+        source (str or PathLike): Checkpoint of a run, or an adapter folder
+            or ``*.safetensors`` file.
+        backbone (str or PathLike, optional): Checkpoint of the host, for an
+            adapter. Defaults to None, what the config loads.
+        check (bool): See
+            :func:`~mmext.models.adapters.checkpoint.load_adapter`.
+
+    Returns:
+        MoSAModel: In eval mode.
+    """
+    if str(source).endswith('.pth'):
+        return build_tuned(cfg, source).eval()
+    return model_from_adapter(build_host(cfg, backbone), source, check).eval()

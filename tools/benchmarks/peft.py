@@ -1,0 +1,283 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Speed and memory of MoSA against a standard adapter and the plain backbone.
+
+All values with a target are ratios of two measurements in one run, so they
+do not depend on the machine much::
+
+    python tools/benchmarks/peft.py --out FILE
+
+Times are medians of runs in turn. Memory is the peak of all tensors that are
+alive during a training step (on a GPU, of the allocator). ``--compile`` adds
+the same ratios under ``torch.compile``.
+"""
+import argparse
+import statistics
+import time
+import weakref
+from typing import Callable, Dict, List
+
+import torch
+import torch.nn as nn
+from mmengine.registry import init_default_scope
+from mmpretrain.structures import DataSample
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+
+import mmext  # noqa: F401
+from mmext.registry import MODELS
+from mmext.utils.io import write_json
+
+WIDTH = {'vit-small': 384, 'vit-base': 768}
+BOTTLENECK = {'vit-small': 32, 'vit-base': 64}
+CLASSES = 100
+
+
+def host(args: argparse.Namespace) -> dict:
+    """A classifier of the size of DeiT-S or ViT-B."""
+    arch = dict(vit_small='deit-small', vit_base='base')
+    return dict(
+        type='ImageClassifier',
+        backbone=dict(
+            type='VisionTransformer',
+            arch=arch[args.arch.replace('-', '_')],
+            img_size=args.size,
+            patch_size=16),
+        head=dict(
+            type='LinearClsHead',
+            num_classes=CLASSES,
+            in_channels=WIDTH[args.arch]))
+
+
+def build(args: argparse.Namespace, **options) -> nn.Module:
+    """A tuned model; the default options are those of the recipes."""
+    torch.manual_seed(0)
+    adapter = dict(type='AdaptFormer', bottleneck=BOTTLENECK[args.arch])
+    cfg = dict(type='mmext.MoSAModel', module=host(args), adapter=adapter)
+    return MODELS.build(dict(cfg, **options)).to(args.device)
+
+
+class Memory(TorchDispatchMode):
+    """Context: the most bytes that tensors made inside it hold at a time.
+
+    The allocator of a CPU keeps no such record.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: Dict[int, weakref.finalize] = {}
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for item in tree_flatten(out)[0]:
+            if isinstance(item, torch.Tensor):
+                self._add(item.untyped_storage())
+        return out
+
+    def _add(self, storage: torch.UntypedStorage) -> None:
+        key, size = storage._cdata, storage.nbytes()
+        if key in self._known:
+            return
+        self.now += size
+        self.peak = max(self.peak, self.now)
+        self._known[key] = weakref.finalize(storage, self._free, key, size)
+
+    def _free(self, key: int, size: int) -> None:
+        self._known.pop(key, None)
+        self.now -= size
+
+
+def held(model: nn.Module) -> int:
+    """Bytes of a model's parameters and buffers."""
+    tensors = list(model.parameters()) + list(model.buffers())
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
+class Step:
+    """One training step of a model.
+
+    Args:
+        model (nn.Module): The model.
+        args (Namespace): Batch, size and device.
+        compiled (bool): Whether to compile the model. Defaults to False.
+    """
+
+    def __init__(self, model: nn.Module, args: argparse.Namespace,
+                 compiled: bool = False) -> None:
+        self.model = model.train()
+        self.device = args.device
+        self.run = torch.compile(model) if compiled else model
+        self.x = torch.randn(
+            args.batch, 3, args.size, args.size, device=args.device)
+        self.samples = [
+            DataSample().set_gt_label(i % CLASSES).to(args.device)
+            for i in range(args.batch)
+        ]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, lr=1e-4)
+        model.guard(self.optimizer)
+
+    def __call__(self) -> None:
+        self.model.draw()
+        losses = self.run(self.x, self.samples, mode='loss')
+        loss, _ = self.model.parse_losses(losses)
+        loss.backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def memory(self) -> float:
+        """Peak bytes of a step, with the model and the optimizer's state."""
+        if self.device != 'cpu':
+            self()
+            torch.cuda.synchronize()
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats()
+            self()
+            torch.cuda.synchronize()
+            return torch.cuda.max_memory_allocated()
+        with Memory() as memory:
+            self()
+            self()
+        return memory.peak + held(self.model)
+
+
+def in_turn(functions: Dict[str, Callable], args: argparse.Namespace,
+            repeats: int) -> Dict[str, List[float]]:
+    """Seconds of some functions, run one after the other, many times.
+
+    Args:
+        functions (dict[str, Callable]): What to time.
+        args (Namespace): The device.
+        repeats (int): How often.
+
+    Returns:
+        dict[str, list[float]]: Seconds of every run.
+    """
+    seconds: Dict[str, List[float]] = {name: [] for name in functions}
+    for i in range(repeats + 2):
+        for name, function in functions.items():
+            start = time.perf_counter()
+            function()
+            if args.device != 'cpu':
+                torch.cuda.synchronize()
+            if i > 1:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def ratio(seconds: Dict[str, List[float]], first: str, second: str) -> float:
+    """Median of the ratios of runs that followed each other."""
+    return statistics.median(
+        a / b for a, b in zip(seconds[first], seconds[second]))
+
+
+VARIANTS = dict(
+    mosa=dict(),
+    standard=dict(num_modules=1),
+    standard_one_pass=dict(num_modules=1, num_passes=1),
+    replicated=dict(storage='replicated'),
+    sequential=dict(batch_passes=False),
+)
+
+
+def training_times(args: argparse.Namespace, add: Callable,
+                   compiled: bool = False) -> None:
+    """Step times, as ratios."""
+    names = ('mosa', 'standard', 'standard_one_pass') if compiled else \
+        tuple(VARIANTS)
+    steps = {
+        name: Step(build(args, **VARIANTS[name]), args, compiled)
+        for name in names
+    }
+    seconds = in_turn(steps, args, args.repeats)
+    end = '_compiled' if compiled else ''
+    value = ratio(seconds, 'mosa', 'standard')
+    add(f'step_over_standard_same_passes{end}', value, 'x', 1.05)
+    add(f'step_over_standard_one_pass{end}',
+        ratio(seconds, 'mosa', 'standard_one_pass'), 'x')
+    for name in ('replicated', 'sequential'):
+        if name in names:
+            add(f'step_over_{name}', ratio(seconds, 'mosa', name), 'x')
+    add(f'step_seconds{end}', statistics.median(seconds['mosa']), 's')
+
+
+def training_memory(args: argparse.Namespace, add: Callable) -> None:
+    """Peak memory of a step, as ratios; each model alone on the device."""
+    variants = dict(
+        VARIANTS, full=dict(adapter=dict(type='FullFineTune'), num_modules=1,
+                            num_passes=1))
+    peak = {}
+    for name, options in variants.items():
+        peak[name] = Step(build(args, **options), args).memory()
+    mosa = peak['mosa']
+    add('memory_over_standard_same_passes', mosa / peak['standard'], 'x', 1.05)
+    add('memory_over_standard_one_pass', mosa / peak['standard_one_pass'], 'x')
+    add('memory_over_replicated', mosa / peak['replicated'], 'x')
+    add('memory_over_sequential', mosa / peak['sequential'], 'x')
+    add('memory_over_full_fine_tuning_one_pass', mosa / peak['full'], 'x')
+    add('memory_megabytes', mosa / 2**20, 'MB')
+
+
+def inference(args: argparse.Namespace, add: Callable,
+              compiled: bool = False) -> None:
+    """Merged inference, as ratios."""
+    merged, standard = build(args), build(args, num_modules=1)
+    plain = build(args, adapter=dict(type='LinearProbe'))
+    merged.collapse()
+    x = torch.randn(args.batch, 3, args.size, args.size, device=args.device)
+    functions = {}
+    for name, model in dict(
+            merged=merged, standard=standard, plain=plain,
+            mosa=build(args)).items():
+        run = torch.compile(model.eval()) if compiled else model.eval()
+
+        def forward(run=run):
+            with torch.no_grad():
+                run(x)
+
+        functions[name] = forward
+    seconds = in_turn(functions, args, 2 * args.repeats)
+    end = '_compiled' if compiled else ''
+    # The two are the same layers; what is left is noise.
+    add(f'merged_inference_over_standard{end}',
+        ratio(seconds, 'merged', 'standard'), 'x', 1.05)
+    add(f'merged_inference_over_plain_backbone{end}',
+        ratio(seconds, 'merged', 'plain'), 'x')
+    add(f'unmerged_inference_over_merged{end}',
+        ratio(seconds, 'mosa', 'merged'), 'x')
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', required=True, help='JSON file to write')
+    parser.add_argument('--arch', choices=list(WIDTH), default='vit-small')
+    parser.add_argument('--size', type=int, default=112)
+    parser.add_argument('--batch', type=int, default=8)
+    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--compile', action='store_true')
+    parser.add_argument(
+        '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    args = parser.parse_args()
+    init_default_scope('mmpretrain')
+    results: List[dict] = []
+
+    def add(name: str, value: float, unit: str, target=None) -> None:
+        ok = target is None or value <= target
+        results.append(
+            dict(name=name, value=round(value, 4), unit=unit, target=target,
+                 ok=ok))
+        print(f'{name}: {value:.3f} {unit}', flush=True)
+
+    training_memory(args, add)
+    training_times(args, add)
+    inference(args, add)
+    if args.compile:
+        training_times(args, add, compiled=True)
+        inference(args, add, compiled=True)
+    write_json(args.out, results)
+
+
+if __name__ == '__main__':
+    main()

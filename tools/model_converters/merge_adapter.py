@@ -1,0 +1,73 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Write a checkpoint of the whole model with its adapter merged.
+
+LoRA, MoSL and SSF are folded into the host's weights: the output is a
+checkpoint of the plain host, for its own config and tools. Bottleneck
+adapters become standard ones: the output is for ``CONFIG`` with
+``num_modules=1``.
+
+``SOURCE`` is a checkpoint of a run with ``CONFIG`` or an adapter::
+
+    python tools/model_converters/merge_adapter.py CONFIG adapters/cub \
+        work_dirs/cub_merged.pth
+"""
+import argparse
+
+import mmengine
+
+from mmext.apis.adapters import tuned_from
+from mmext.utils.config_io import CfgOptions, load_config, merge_options
+from mmext.utils.io import atomic_save
+from mmext.utils.user_error import UserError, run_tool
+from mmext.version import __version__
+
+FOLDED = ('LoRA', 'SSF', 'BitFit', 'LinearProbe', 'FullFineTune')
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the host or of the run')
+    parser.add_argument('source', help='checkpoint (.pth) or adapter')
+    parser.add_argument('out', help='checkpoint to write')
+    parser.add_argument(
+        '--backbone', metavar='CHECKPOINT',
+        help='the whole host, where SOURCE is an adapter. Default: what the '
+        'config loads')
+    parser.add_argument(
+        '--no-check', action='store_true',
+        help='accept other frozen weights than the adapter was trained on')
+    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions,
+                        default={}, help='settings to override, key=value')
+    return parser.parse_args(argv)
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    cfg = load_config(args.config)
+    merge_options(cfg, args.cfg_options)
+    model = tuned_from(cfg, args.source, args.backbone, not args.no_check)
+    kind = model.plan_of(model.active_adapter).type
+    for name in model.adapter_names:
+        if name != model.active_adapter:
+            model.delete_adapter(name)
+    try:
+        model.merge()
+        model.unmerge()
+        if kind in FOLDED:
+            state = model.merge_and_unload().state_dict()
+            use = 'the plain host'
+        else:
+            model.collapse()
+            state = model.state_dict()
+            use = 'the config of the model with num_modules=1'
+    except RuntimeError as error:
+        raise UserError(str(error)) from error
+    meta = dict(mmext=__version__, mmengine=mmengine.__version__, merged=kind)
+    atomic_save(dict(state_dict=state, meta=meta), args.out)
+    print(f'{args.out}: {len(state)} tensors, for {use}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
