@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The recipes in configs/mosa are those of the specification."""
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from mmengine.registry import PARAM_SCHEDULERS
 from mmext.datasets.vtab import VTAB_TASKS
 from mmext.utils.config_build import build_model
 from mmext.utils.config_io import load_config
-from .tool_fixtures import ROOT
+from .tool_fixtures import ROOT, run_tool, write_classification
 
 CONFIGS = ROOT / 'configs' / 'mosa'
 pytestmark = pytest.mark.stack_subset
@@ -189,3 +190,82 @@ def test_dropout_of_the_backbone_is_as_published():
             if isinstance(m, torch.nn.Dropout)
         ]
         assert rates and set(rates) == {0.1}
+
+
+# The five lines on a config of mmpretrain
+
+HOST = """
+_base_ = [{base!r}]
+model = dict(
+    module=dict(
+        backbone=dict(
+            arch=dict(
+                _delete_=True,
+                embed_dims=8,
+                num_layers=2,
+                num_heads=2,
+                feedforward_channels=16),
+            img_size=16,
+            patch_size=8),
+        head=dict(in_channels=8, hidden_dim=None, num_classes=2)),
+    adapter=dict(bottleneck=4))
+pipeline = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
+data = dict(
+    type='CustomDataset',
+    data_root={root!r},
+    data_prefix='classes',
+    pipeline=pipeline)
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(_delete_=True, **data))
+val_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(_delete_=True, **data))
+test_dataloader = val_dataloader
+val_evaluator = dict(topk=1)
+test_evaluator = dict(topk=1)
+train_cfg = dict(max_epochs=1)
+default_hooks = dict(logger=dict(interval=1))
+load_from = None
+"""
+EXAMPLE = CONFIGS / 'mmpretrain-vit-base-p16_mosa_in1k-384px.py'
+
+
+@pytest.fixture(scope='module')
+def host_config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('host')
+    root = write_classification(folder / 'data')
+    (folder / 'host.py').write_text(
+        HOST.format(base=str(EXAMPLE), root=str(root)))
+    return folder / 'host.py'
+
+
+def test_the_host_keeps_its_preprocessor():
+    """The base has it at the top level, where the wrapper receives it."""
+    cfg = load_config(str(EXAMPLE))
+    model = build_model(cfg._cfg_dict)
+    assert model.data_preprocessor.mean.flatten().tolist() == [127.5] * 3
+    assert model.data_preprocessor.to_rgb
+
+
+@pytest.mark.parametrize('program', ['mmext', 'mmpretrain'])
+def test_five_lines_on_a_host_base(program, host_config):
+    """tools/train.py, and mmpretrain's own."""
+    script = 'tools/train.py'
+    if program == 'mmpretrain':
+        import mmpretrain
+        script = Path(mmpretrain.__file__).parent / '.mim/tools/train.py'
+        if not script.is_file():
+            pytest.skip('this mmpretrain came without its tools')
+    run_tool(
+        str(script),
+        host_config,
+        '--work-dir',
+        program,
+        cwd=host_config.parent,
+        PYTHONPATH=str(ROOT))
+    saved = torch.load(
+        host_config.parent / program / 'epoch_1.pth', weights_only=False)
+    names = set(saved['state_dict'])
+    assert 'backbone.layers.0.ffn.layers.1.weight' in names
+    assert any('.mosa.default.up.' in name for name in names)

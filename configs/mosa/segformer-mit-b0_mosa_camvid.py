@@ -1,8 +1,8 @@
 # MoSA in mmseg: SegFormer-B0 fine-tuned on CamVid's day sequences. The
 # consistency of the two passes is averaged over pixels.
 _base_ = [
-    '../_base_/models/segformer_mit-b0_mosa.py', '../_base_/datasets/camvid.py',
-    '../_base_/mmseg_runtime.py'
+    '../_base_/models/segformer_mit-b0_mosa.py',
+    '../_base_/datasets/camvid.py', '../_base_/mmseg_runtime.py'
 ]
 
 # model setting
