@@ -9,7 +9,7 @@ from mmext.utils.user_error import UserError
 from ..classification_fixtures import (write_aircraft, write_cifar10,
                                        write_elpv, write_fashion_mnist,
                                        write_fgvc, write_food101, write_vtab)
-from ..tool_fixtures import ROOT, run_tool
+from ..tool_fixtures import ROOT
 
 CONFIG = """
 _base_ = [{base!r}]
@@ -78,11 +78,10 @@ SETS = dict(
              _subset(10), _subset(10), _subset(10)))
 
 
-@pytest.fixture
-def train():
-    """``tools/train.py``, in this process."""
-    path = ROOT / 'tools' / 'train.py'
-    spec = importlib.util.spec_from_file_location('train_tool', path)
+def tool(name):
+    """The ``main`` of ``tools/NAME.py``, to be run in this process."""
+    path = ROOT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'{name}_tool', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module.main
@@ -102,44 +101,39 @@ def write_config(folder, name, root):
     return str(path)
 
 
-def scalars(folder):
-    path, = folder.glob('*/vis_data/scalars.json')
+def scalars(folder, pattern='*/vis_data/scalars.json'):
+    path, = folder.glob(pattern)
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 @pytest.mark.parametrize('name', SETS)
-def test_two_iterations(name, tmp_path, monkeypatch, train):
+def test_two_iterations(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # a short path: the runner formats its config, which long lines slow down
     root = SETS[name][1]('data')
-    train([write_config(tmp_path, name, root), '--work-dir', 'work'])
+    config = write_config(tmp_path, name, root)
+    tool('train')([config, '--work-dir', 'work'])
     lines = scalars(tmp_path / 'work')
     losses = [line for line in lines if 'loss' in line]
     assert len(losses) == 2
     assert all('loss_kl' in line for line in losses)
     assert any('accuracy/top1' in line for line in lines)
     assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
+    if name == 'vtab':  # the merged adapters are what is tested
+        tool('test')([config, 'work/epoch_1.pth', '--work-dir', 'test'])
+        assert any('accuracy/top1' in line
+                   for line in scalars(tmp_path / 'test', '*/*.json'))
 
 
 @pytest.mark.parametrize('name', SETS)
-def test_missing_folder_stops_before_any_work(name, tmp_path, monkeypatch,
-                                              train):
+def test_missing_folder_stops_before_any_work(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as caught:
-        train([write_config(tmp_path, name, 'nowhere'), '--work-dir', 'work'])
+        tool('train')(
+            [write_config(tmp_path, name, 'nowhere'), '--work-dir', 'work'])
     message = str(caught.value)
     assert str(tmp_path / 'nowhere') in message
     for part in ('Expected layout', 'How to get it', 'data_root'):
         assert part in message
     assert 'streetworld' not in message
     assert not (tmp_path / 'work').exists()
-
-
-def test_as_a_user_runs_it(tmp_path):
-    """Train in a process of its own, then test the checkpoint."""
-    root = write_vtab(tmp_path / 'data', tasks=['kitti'])
-    config = write_config(tmp_path, 'vtab', root)
-    run_tool('tools/train.py', config, '--work-dir', 'work', cwd=tmp_path)
-    output = run_tool(
-        'tools/test.py', config, 'work/epoch_1.pth', cwd=tmp_path)
-    assert 'accuracy/top1' in output
