@@ -90,8 +90,8 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
     try:
         built = MODELS.build(model)
     except (ValueError, TypeError) as error:
-        raise UserError(f'The model of the config cannot be built: {error}'
-                        ) from error
+        raise UserError(
+            f'The model of the config cannot be built: {error}') from error
     if weights is not None:
         checkpoint = load_whole(built, weights)
         if 'mosa' in checkpoint:
@@ -116,8 +116,8 @@ def load_whole(model: nn.Module, path: PathLike) -> dict:
     state = checkpoint.get('state_dict', checkpoint)
     state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     own = model.state_dict()
-    if not set(state) & set(own) and any(
-            f'backbone.{key}' in own for key in state):
+    if not set(state) & set(own) and any(f'backbone.{key}' in own
+                                         for key in state):
         raise UserError(
             f'{path} holds a backbone only. Name it in init_cfg of the '
             "config's backbone (type='Pretrained') instead.")

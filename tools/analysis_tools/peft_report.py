@@ -5,6 +5,8 @@ Pretrained weights are not needed: only sizes are counted.
 """
 import argparse
 
+from mmengine.logging import MMLogger
+
 from mmext.apis.adapters import build_tuned
 from mmext.models.adapters import load_adapter
 from mmext.models.adapters.report import adapter_report, report_text
@@ -18,18 +20,27 @@ def parse_args(argv=None) -> argparse.Namespace:
         description='Count the parameters of a model tuned with adapters')
     parser.add_argument('config', help='config with a mmext.MoSAModel')
     parser.add_argument(
-        '--adapter', nargs='*', default=[], metavar='FOLDER',
+        '--adapter',
+        nargs='*',
+        default=[],
+        metavar='FOLDER',
         help='adapters to add, under the names of their folders')
     parser.add_argument(
         '--merged', action='store_true', help='report after merging')
     parser.add_argument('--out', help='JSON file to write')
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions,
-                        default={}, help='settings to override, key=value')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        default={},
+        help='settings to override, key=value')
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse_args(argv)
+    # Building a model logs every parameter.
+    MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
     merge_options(cfg, args.cfg_options)
     model = build_tuned(cfg)

@@ -11,6 +11,8 @@ alive during a training step (on a GPU, of the allocator). ``--compile`` adds
 the same ratios under ``torch.compile``.
 """
 import argparse
+import copy
+import functools
 import statistics
 import time
 import weakref
@@ -18,12 +20,14 @@ from typing import Callable, Dict, List
 
 import torch
 import torch.nn as nn
+from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 from mmpretrain.structures import DataSample
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import mmext  # noqa: F401
+from mmext.models.adapters import MoSAModel
 from mmext.registry import MODELS
 from mmext.utils.io import write_json
 
@@ -32,28 +36,30 @@ BOTTLENECK = {'vit-small': 32, 'vit-base': 64}
 CLASSES = 100
 
 
-def host(args: argparse.Namespace) -> dict:
-    """A classifier of the size of DeiT-S or ViT-B."""
-    arch = dict(vit_small='deit-small', vit_base='base')
-    return dict(
-        type='ImageClassifier',
-        backbone=dict(
-            type='VisionTransformer',
-            arch=arch[args.arch.replace('-', '_')],
-            img_size=args.size,
-            patch_size=16),
-        head=dict(
-            type='LinearClsHead',
-            num_classes=CLASSES,
-            in_channels=WIDTH[args.arch]))
+@functools.lru_cache(maxsize=1)
+def host(arch: str, size: int) -> nn.Module:
+    """A classifier of the size of DeiT-S or ViT-B, not initialised."""
+    return MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(
+                type='VisionTransformer',
+                arch='deit-small' if arch == 'vit-small' else 'base',
+                img_size=size,
+                patch_size=16),
+            head=dict(
+                type='LinearClsHead',
+                num_classes=CLASSES,
+                in_channels=WIDTH[arch])))
 
 
 def build(args: argparse.Namespace, **options) -> nn.Module:
     """A tuned model; the default options are those of the recipes."""
     torch.manual_seed(0)
     adapter = dict(type='AdaptFormer', bottleneck=BOTTLENECK[args.arch])
-    cfg = dict(type='mmext.MoSAModel', module=host(args), adapter=adapter)
-    return MODELS.build(dict(cfg, **options)).to(args.device)
+    options = dict(dict(adapter=adapter), **options)
+    module = copy.deepcopy(host(args.arch, args.size))
+    return MoSAModel(module, **options).to(args.device)
 
 
 class Memory(TorchDispatchMode):
@@ -102,7 +108,9 @@ class Step:
         compiled (bool): Whether to compile the model. Defaults to False.
     """
 
-    def __init__(self, model: nn.Module, args: argparse.Namespace,
+    def __init__(self,
+                 model: nn.Module,
+                 args: argparse.Namespace,
                  compiled: bool = False) -> None:
         self.model = model.train()
         self.device = args.device
@@ -167,8 +175,8 @@ def in_turn(functions: Dict[str, Callable], args: argparse.Namespace,
 
 def ratio(seconds: Dict[str, List[float]], first: str, second: str) -> float:
     """Median of the ratios of runs that followed each other."""
-    return statistics.median(
-        a / b for a, b in zip(seconds[first], seconds[second]))
+    return statistics.median(a / b
+                             for a, b in zip(seconds[first], seconds[second]))
 
 
 VARIANTS = dict(
@@ -180,7 +188,8 @@ VARIANTS = dict(
 )
 
 
-def training_times(args: argparse.Namespace, add: Callable,
+def training_times(args: argparse.Namespace,
+                   add: Callable,
                    compiled: bool = False) -> None:
     """Step times, as ratios."""
     names = ('mosa', 'standard', 'standard_one_pass') if compiled else \
@@ -204,8 +213,9 @@ def training_times(args: argparse.Namespace, add: Callable,
 def training_memory(args: argparse.Namespace, add: Callable) -> None:
     """Peak memory of a step, as ratios; each model alone on the device."""
     variants = dict(
-        VARIANTS, full=dict(adapter=dict(type='FullFineTune'), num_modules=1,
-                            num_passes=1))
+        VARIANTS,
+        full=dict(
+            adapter=dict(type='FullFineTune'), num_modules=1, num_passes=1))
     peak = {}
     for name, options in variants.items():
         peak[name] = Step(build(args, **options), args).memory()
@@ -218,7 +228,8 @@ def training_memory(args: argparse.Namespace, add: Callable) -> None:
     add('memory_megabytes', mosa / 2**20, 'MB')
 
 
-def inference(args: argparse.Namespace, add: Callable,
+def inference(args: argparse.Namespace,
+              add: Callable,
               compiled: bool = False) -> None:
     """Merged inference, as ratios."""
     merged, standard = build(args), build(args, num_modules=1)
@@ -243,8 +254,8 @@ def inference(args: argparse.Namespace, add: Callable,
         ratio(seconds, 'merged', 'standard'), 'x', 1.05)
     add(f'merged_inference_over_plain_backbone{end}',
         ratio(seconds, 'merged', 'plain'), 'x')
-    add(f'unmerged_inference_over_merged{end}',
-        ratio(seconds, 'mosa', 'merged'), 'x')
+    add(f'unmerged_inference_over_merged{end}', ratio(seconds, 'mosa',
+                                                      'merged'), 'x')
 
 
 def main() -> None:
@@ -260,14 +271,20 @@ def main() -> None:
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     args = parser.parse_args()
+    # Building a model logs every parameter.
+    MMLogger.get_instance('mmext', log_level='WARNING')
     init_default_scope('mmpretrain')
     results: List[dict] = []
 
     def add(name: str, value: float, unit: str, target=None) -> None:
         ok = target is None or value <= target
         results.append(
-            dict(name=name, value=round(value, 4), unit=unit, target=target,
-                 ok=ok))
+            dict(
+                name=name,
+                value=round(value, 4),
+                unit=unit,
+                target=target,
+                ok=ok))
         print(f'{name}: {value:.3f} {unit}', flush=True)
 
     training_memory(args, add)

@@ -15,11 +15,11 @@ import argparse
 
 import torch
 import torch.nn as nn
+from mmengine.logging import MMLogger
 
-from mmext.apis.adapters import tuned_from
-from mmext.models.adapters import MoSAModel, load_standard, save_adapter
-from mmext.apis.adapters import build_tuned
-from mmext.models.adapters.checkpoint import read_adapter
+from mmext.apis.adapters import build_tuned, tuned_from
+from mmext.models.adapters import (MoSAModel, load_standard, read_adapter,
+                                   save_adapter)
 from mmext.utils.config_io import CfgOptions, load_config, merge_options
 from mmext.utils.user_error import UserError, run_tool
 
@@ -45,7 +45,9 @@ def write_program(model: MoSAModel, path: str, size: list) -> None:
     batch = torch.export.Dim('batch')
     with torch.no_grad():
         program = torch.export.export(
-            _Scores(model), (example, ), dynamic_shapes=({0: batch}, ))
+            _Scores(model), (example, ), dynamic_shapes=({
+                0: batch
+            }, ))
         torch.export.save(program, path)
 
 
@@ -57,44 +59,60 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('source', help='checkpoint (.pth) or adapter')
     parser.add_argument('out', help='folder or .safetensors file to write')
     parser.add_argument(
-        '--merged', action='store_true',
+        '--merged',
+        action='store_true',
         help='write the standard adapter that the modules merge to')
-    parser.add_argument('--name', help='name of the adapter. Default: the '
-                        'active one')
     parser.add_argument(
-        '--backbone', metavar='CHECKPOINT',
+        '--name', help='name of the adapter. Default: the '
+        'active one')
+    parser.add_argument(
+        '--backbone',
+        metavar='CHECKPOINT',
         help='the whole host, where SOURCE is an adapter. Default: what the '
         'config loads')
     parser.add_argument(
-        '--from-standard', action='store_true',
+        '--from-standard',
+        action='store_true',
         help='SOURCE is a standard adapter (num_modules=1); write the '
         'modules of CONFIG that start from it')
     parser.add_argument('--program', metavar='FILE', help='.pt2 file to write')
     parser.add_argument(
-        '--size', nargs=2, type=int, default=[224, 224], metavar=('H', 'W'),
+        '--size',
+        nargs=2,
+        type=int,
+        default=[224, 224],
+        metavar=('H', 'W'),
         help='images of the program. Default: 224 224')
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions,
-                        default={}, help='settings to override, key=value')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        default={},
+        help='settings to override, key=value')
     return parser.parse_args(argv)
 
 
 def modules_from_standard(cfg, args: argparse.Namespace) -> MoSAModel:
     """A model with the split of ``cfg`` that starts from an adapter."""
     standard = tuned_from(cfg, args.source, args.backbone)
-    adapter, tensors = read_adapter(args.source)
+    _, tensors = read_adapter(args.source)
     model = build_tuned(cfg)
     try:
         load_standard(model, tensors)
     except ValueError as error:
         raise UserError(f'{args.source}: {error}') from error
-    host = {k: v for k, v in standard.state_dict().items()
-            if '.mosa.' not in k}
+    host = {
+        k: v
+        for k, v in standard.state_dict().items() if '.mosa.' not in k
+    }
     model.load_state_dict(host, strict=False)
     return model
 
 
 def main(argv=None) -> None:
     args = parse_args(argv)
+    # Building a model logs every parameter.
+    MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
     merge_options(cfg, args.cfg_options)
     if args.from_standard and args.source.endswith('.pth'):

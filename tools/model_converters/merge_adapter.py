@@ -14,6 +14,7 @@ adapters become standard ones: the output is for ``CONFIG`` with
 import argparse
 
 import mmengine
+from mmengine.logging import MMLogger
 
 from mmext.apis.adapters import tuned_from
 from mmext.utils.config_io import CfgOptions, load_config, merge_options
@@ -32,19 +33,27 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument('source', help='checkpoint (.pth) or adapter')
     parser.add_argument('out', help='checkpoint to write')
     parser.add_argument(
-        '--backbone', metavar='CHECKPOINT',
+        '--backbone',
+        metavar='CHECKPOINT',
         help='the whole host, where SOURCE is an adapter. Default: what the '
         'config loads')
     parser.add_argument(
-        '--no-check', action='store_true',
+        '--no-check',
+        action='store_true',
         help='accept other frozen weights than the adapter was trained on')
-    parser.add_argument('--cfg-options', nargs='+', action=CfgOptions,
-                        default={}, help='settings to override, key=value')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        default={},
+        help='settings to override, key=value')
     return parser.parse_args(argv)
 
 
 def main(argv=None) -> None:
     args = parse_args(argv)
+    # Building a model logs every parameter.
+    MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
     merge_options(cfg, args.cfg_options)
     model = tuned_from(cfg, args.source, args.backbone, not args.no_check)

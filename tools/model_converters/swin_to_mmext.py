@@ -66,7 +66,7 @@ def convert(state_dict: Mapping[str, Tensor],
             the last stage. Defaults to ``'norm3'``.
 
     Returns:
-        dict[str, Tensor]: Names as ``stages.0.blocks.1.ffn.layers.0.0.weight``.
+        dict[str, Tensor]: Names as ``stages.0.blocks.1.ffn.layers.1.bias``.
 
     Raises:
         UserError: If a name is unknown.
@@ -115,9 +115,10 @@ def main(argv=None) -> None:
     state = checkpoint.get('model', checkpoint)
     numbers = [key.split('.')[1] for key in state if key.startswith('layers.')]
     last = max((int(n) for n in numbers if n.isdigit()), default=3)
-    weights = convert(
-        {k: v for k, v in state.items() if isinstance(v, Tensor)},
-        f'norm{last}')
+    weights = convert({
+        k: v
+        for k, v in state.items() if isinstance(v, Tensor)
+    }, f'norm{last}')
     weights = {k: v.to(torch.float32) for k, v in weights.items()}
     atomic_save(weights, args.dst)
     print(f'{len(weights)} tensors -> {args.dst}')

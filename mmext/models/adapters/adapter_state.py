@@ -50,9 +50,10 @@ class AdapterTensors:
         for key, value in found.items():
             if self._aside and key.startswith(self._tasks):
                 heads[key[len(self._tasks):]] = value
-            elif not key.startswith((*inside, f'{TASKS}.')) and (
-                    key in own or self.plan.trains_all
-                    or not self._aside and self.model._is_head(key)):
+            elif not key.startswith(
+                (*inside, f'{TASKS}.')) and (key in own or self.plan.trains_all
+                                             or not self._aside
+                                             and self.model._is_head(key)):
                 heads[key] = value
         return heads
 
@@ -92,8 +93,8 @@ class AdapterTensors:
             target.copy_(state[key])
 
 
-def compare(own: Mapping[str, Tensor],
-            given: Mapping[str, Tensor]) -> List[str]:
+def compare(own: Mapping[str, Tensor], given: Mapping[str,
+                                                      Tensor]) -> List[str]:
     """What keeps ``given`` from being loaded into ``own``, in words."""
     problems = []
     for key in sorted(set(own) | set(given)):
@@ -142,7 +143,9 @@ def fingerprint(model: Any, host_keys: Iterable[str]) -> dict:
         values=tensors_digest(frozen))
 
 
-def check_backbone(model: Any, cfg: dict, error: Type[Exception],
+def check_backbone(model: Any,
+                   cfg: dict,
+                   error: Type[Exception],
                    values: bool = True) -> None:
     """Compare the frozen weights with those an adapter was trained on.
 
@@ -163,7 +166,7 @@ def check_backbone(model: Any, cfg: dict, error: Type[Exception],
             'config that trained the adapter.')
     if values and mine['values'] != given['values']:
         raise error(
-            f'The frozen weights are not those the adapter was trained on, '
+            'The frozen weights are not those the adapter was trained on, '
             'though names and shapes agree; nothing was loaded. Load the '
             'same pretrained checkpoint, in the same precision, or pass '
             'check=False if you know that they are equivalent.')

@@ -123,7 +123,8 @@ def save_adapter(model: MoSAModel,
             name=name,
             **(standard_config(cfg) if merged else deepcopy(cfg)),
             trained_with=deepcopy(cfg['split']),
-            model=dict({k: getattr(model, k) for k in _MODEL_OPTIONS},
+            model=dict({k: getattr(model, k)
+                        for k in _MODEL_OPTIONS},
                        loss=model.loss_cfg),
             host_keys=view.host_keys,
             backbone=fingerprint(model, view.host_keys),
@@ -188,8 +189,8 @@ def read_adapter(path: PathLike) -> Tuple[dict, Dict[str, Tensor]]:
 
 def _check_config(cfg: Any, file: Path) -> None:
     keys = {
-        'flavour', 'name', 'adapter', 'targets', 'split', 'model',
-        'host_keys', 'backbone', 'digest'
+        'flavour', 'name', 'adapter', 'targets', 'split', 'model', 'host_keys',
+        'backbone', 'digest'
     }
     if not isinstance(cfg, dict) or cfg.get('format') != FORMAT:
         raise AdapterError(f'{file} does not describe an adapter of mmext '
@@ -281,8 +282,10 @@ def load_adapter(model: MoSAModel,
         model.rng.load_state_dict(
             dict(
                 seed=cfg['rng_seed'],
-                generators={k[len(_RNG):]: v
-                            for k, v in rng.items()}))
+                generators={
+                    k[len(_RNG):]: v
+                    for k, v in rng.items()
+                }))
     return name
 
 
@@ -353,8 +356,15 @@ def model_from_adapter(module: Union[dict, nn.Module],
     cfg, tensors = read_adapter(path)
     split = {k: v for k, v in cfg['split'].items() if k != 'fixed_mask'}
     arguments = {**split, **cfg['model'], **options}
-    model = MoSAModel(
-        module, adapter=cfg['adapter'], targets=cfg['targets'], **arguments)
+    try:
+        model = MoSAModel(
+            module,
+            adapter=cfg['adapter'],
+            targets=cfg['targets'],
+            **arguments)
+    except (ValueError, TypeError) as error:
+        raise AdapterError(f'The adapter of {path} cannot be put into this '
+                           f'host: {error}') from error
     try:
         check_backbone(model, cfg, AdapterError, check)
         _fill(model, model.active_adapter, _split_tensors(tensors)[0], path)

@@ -82,14 +82,17 @@ class AdapterLifecycle:
                          for p in adapter.parameters()), None)
             plan.inject(self.module, name)
             self.adapter_cfgs[name] = plain(
-                dict(adapter=dict(adapter or self._active_cfg['adapter']),
-                     targets=plan.targets, split=plan.split))
+                dict(
+                    adapter=dict(adapter or self._active_cfg['adapter']),
+                    targets=plan.targets,
+                    split=plan.split))
             for _, slot in slots(self):
                 slot.active = self._active
                 if name in slot:
                     where = next(self.parameters()).device
-                    slot[name].to(where, like.dtype if like is not None
-                                  else None).train(slot.training)
+                    slot[name].to(
+                        where, like.dtype if like is not None else None).train(
+                            slot.training)
             if self._own_heads():
                 self._tasks()[name] = nn.ModuleDict(heads)
             self._freeze()
@@ -117,9 +120,9 @@ class AdapterLifecycle:
             adapter = current['adapter']
             targets = current['targets'] if targets is None else targets
         plan = Plan(adapter, dict(base, **split), targets)
-        if {plan.type, self.plan_of(self._active).type} & {
-                'BitFit', 'FullFineTune'} or not isinstance(
-                    self.train_head, bool):
+        if {plan.type, self.plan_of(self._active).type
+            } & {'BitFit', 'FullFineTune'} or not isinstance(
+                self.train_head, bool):
             raise ValueError(
                 'Several adapters on one host need a host that none of them '
                 'changes: BitFit, FullFineTune and patterns in train_head '
@@ -160,8 +163,8 @@ class AdapterLifecycle:
             if hasattr(heads[name], 'init_weights'):
                 heads[name].init_weights()
             like = next(self._modules[name].parameters())
-            heads[name].to(like.device, like.dtype).train(
-                self._modules[name].training)
+            heads[name].to(like.device,
+                           like.dtype).train(self._modules[name].training)
         return heads
 
     def set_active(self, name: str) -> None:
@@ -186,7 +189,8 @@ class AdapterLifecycle:
             heads = dict(self._tasks()[name].items())
             del self._tasks()[name]
             self._tasks()[self._active] = nn.ModuleDict(
-                {child: self._modules[child] for child in heads})
+                {child: self._modules[child]
+                 for child in heads})
             for child, head in heads.items():
                 self._modules[child] = head
                 for key in _COPIED:
@@ -213,8 +217,8 @@ class AdapterLifecycle:
         if name == self._active:
             raise ValueError(f'The adapter {name!r} is in use; set_active() '
                              'another one, or unload() the model.')
-        self._drop(name, [path for path, slot in slots(self)
-                          if name not in slot])
+        self._drop(name,
+                   [path for path, slot in slots(self) if name not in slot])
 
     def _layers_of(self, name: str) -> List[SplitLinear]:
         return [
@@ -280,8 +284,9 @@ class AdapterLifecycle:
         """
         layers = self.split_layers()
         if safe:
-            bad = [name for name, layer in layers.items()
-                   if not _finite(layer)]
+            bad = [
+                name for name, layer in layers.items() if not _finite(layer)
+            ]
             if bad:
                 raise RuntimeError(
                     f'Merging would give values that are not finite in '

@@ -5,6 +5,7 @@ from typing import Any, List
 import torch
 import torch.nn as nn
 
+from .lifecycle import TASKS
 from .slots import SLOT, slots
 from .split_linear import SplitLinear
 
@@ -47,6 +48,7 @@ def check_adapter_state(model: nn.Module, state_dict: dict, prefix: str, *args:
         and key.rsplit('.', 1)[-1] not in ('init', 'bias_init')
     ]
     problems += _foreign_owners(model, given, prefix)
+    problems += _other_tasks(own, state_dict, prefix)
     if problems:
         shown = problems[:12]
         if len(problems) > 12:
@@ -57,6 +59,24 @@ def check_adapter_state(model: nn.Module, state_dict: dict, prefix: str, *args:
             'model that wrote them (adapter, num_modules, split, split_bias, '
             'granularity, storage, targets), and for merged adapters call '
             'merge() of the model before loading.')
+
+
+def _other_tasks(own: dict, state_dict: dict, prefix: str) -> List[str]:
+    """Heads of adapters that are not in use, here and in the file."""
+
+    def tasks(state: dict) -> set:
+        stem = f'{prefix}{TASKS}.'
+        return {
+            key[len(stem):].split('.')[0]
+            for key in state if key.startswith(stem)
+        }
+
+    mine, given = tasks(own), tasks(state_dict)
+    return [] if mine == given else [
+        'the file was written with other adapters, or while another one was '
+        f'in use: not in use are {sorted(given)} in the file and '
+        f'{sorted(mine)} in the model'
+    ]
 
 
 def _foreign_owners(model: nn.Module, given: dict, prefix: str) -> List[str]:

@@ -13,8 +13,8 @@ def _optimizer_of(optimizer: Any) -> torch.optim.Optimizer:
     return getattr(optimizer, 'optimizer', optimizer)
 
 
-def optimizer_tensors(
-        model: Any, optimizer: Any) -> Tuple[Dict[str, Tensor], dict]:
+def optimizer_tensors(model: Any,
+                      optimizer: Any) -> Tuple[Dict[str, Tensor], dict]:
     """Moments by parameter name, and what fits into JSON.
 
     Args:
@@ -39,8 +39,8 @@ def optimizer_tensors(
     groups = [{
         key: value
         for key, value in group.items()
-        if isinstance(value, (int, float, str, bool, list, tuple))
-        and key != 'params'
+        if isinstance(value, (int, float, str, bool, list,
+                              tuple)) and key != 'params'
     } for group in optimizer.param_groups]
     return tensors, dict(numbers=numbers, groups=groups)
 
@@ -74,8 +74,8 @@ def load_optimizer_state(model: Any, optimizer: Any,
         by_name.setdefault(name, {})[kind] = value
     order = {
         id(p): i
-        for i, p in enumerate(p for group in optimizer.param_groups
-                              for p in group['params'])
+        for i, p in enumerate(
+            p for group in optimizer.param_groups for p in group['params'])
     }
     state = optimizer.state_dict()
     state['state'] = {
@@ -84,7 +84,8 @@ def load_optimizer_state(model: Any, optimizer: Any,
     }
     for group, saved in zip(state['param_groups'], config['groups']):
         group.update({
-            key: tuple(value) if isinstance(group.get(key), tuple) else value
+            key:
+            tuple(value) if isinstance(group.get(key), tuple) else value
             for key, value in saved.items()
         })
     optimizer.load_state_dict(state)
@@ -94,12 +95,16 @@ def check_optimizer(model: Any, optimizer: Any, tensors: Mapping[str, Tensor],
                     config: dict) -> None:
     """Raise ValueError unless the state fits the optimizer."""
     optimizer = _optimizer_of(optimizer)
-    inside = {id(p) for group in optimizer.param_groups
-              for p in group['params']}
+    inside = {
+        id(p)
+        for group in optimizer.param_groups
+        for p in group['params']
+    }
     parameters = dict(model.named_parameters())
     names = {key.split('/', 1)[1] for key in (*tensors, *config['numbers'])}
-    unknown = sorted(name for name in names if name not in parameters
-                     or id(parameters[name]) not in inside)
+    unknown = sorted(
+        name for name in names
+        if name not in parameters or id(parameters[name]) not in inside)
     if unknown or len(optimizer.param_groups) != len(config['groups']):
         raise ValueError(
             'The optimizer state is of another optimizer: '

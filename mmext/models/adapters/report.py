@@ -81,7 +81,8 @@ def adapter_report(model: Any) -> dict:
                     place=path,
                     adapter=name,
                     type=type(adapter).__name__,
-                    **_status(slot, name, adapter), **numbers))
+                    **_status(slot, name, adapter),
+                    **numbers))
             if name == model.active_adapter:
                 sums = {key: sums[key] + numbers[key] for key in sums}
     inside = tuple(f'{path}.{SLOT}.' for path, _ in slots(model))
@@ -134,9 +135,8 @@ def report_text(report: dict) -> str:
         lines.append(f'{"place":{width}}  adapter     type         N  '
                      'unique     stored     state')
     for row in report['layers']:
-        state = ' '.join(
-            [key for key in ('active', 'merged') if row[key]] +
-            [row['dtype'], row['device']])
+        state = ' '.join([key for key in ('active', 'merged') if row[key]] +
+                         [row['dtype'], row['device']])
         lines.append(
             f'{row["place"]:{width}}  {row["adapter"]:10.10}  '
             f'{row["type"]:11} {row["num_modules"]:2}  {row["unique"]:<9,}  '

@@ -34,12 +34,10 @@ def standard_config(cfg: dict) -> dict:
     cfg['split'].pop('fixed_mask', None)
     cfg['split']['num_modules'] = 1
     if isinstance(cfg['targets'], list):
-        cfg['targets'] = [
-            {k: v
-             for k, v in target.items() if k not in _SPLIT_KEYS}
-            if isinstance(target, dict) else target
-            for target in cfg['targets']
-        ]
+        cfg['targets'] = [{
+            k: v
+            for k, v in target.items() if k not in _SPLIT_KEYS
+        } if isinstance(target, dict) else target for target in cfg['targets']]
     return cfg
 
 
@@ -81,8 +79,8 @@ def replace_split_layers(adapter: nn.Module) -> None:
         if isinstance(layer, MaskedLayerNorm):
             new = nn.LayerNorm(layer.normalized_shape, eps=layer.eps)
         else:
-            new = nn.Linear(layer.in_features, layer.out_features,
-                            bias is not None)
+            new = nn.Linear(layer.in_features, layer.out_features, bias
+                            is not None)
         new.weight = nn.Parameter(weight.detach().clone())
         if bias is not None:
             new.bias = nn.Parameter(bias.detach().clone())
@@ -118,10 +116,13 @@ def load_standard(model: Any, state: Mapping[str, Tensor]) -> None:
     for path, adapter in model.adapter_modules().items():
         given = _of_one_adapter(state, path, model.active_adapter)
         wanted = standard_state(adapter)
-        problems += [f'{path}: {key} is missing'
-                     for key in wanted if key not in given]
-        problems += [f'{path}: {key} is not part of a standard adapter here'
-                     for key in given if key not in wanted]
+        problems += [
+            f'{path}: {key} is missing' for key in wanted if key not in given
+        ]
+        problems += [
+            f'{path}: {key} is not part of a standard adapter here'
+            for key in given if key not in wanted
+        ]
         problems += [
             f'{path}: {key} is {tuple(given[key].shape)}, expected '
             f'{tuple(value.shape)}' for key, value in wanted.items()

@@ -14,8 +14,8 @@ from mmext.models.adapters.checkpoint import adapter_files  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from mmext.utils.io import atomic_save, tensors_digest  # noqa: E402
 from mmext.utils.user_error import MissingFileError, UserError  # noqa: E402
-from ...tiny_classifiers import (adaptformer, batch, build,  # noqa: E402
-                                 move, swin, total_loss, vit)
+from ...tiny_classifiers import (adaptformer, batch, build, move,  # noqa: E402
+                                 swin, total_loss, vit)
 
 STYLES = [
     adaptformer(), dict(type='Pfeiffer', bottleneck=4),

@@ -8,8 +8,8 @@ import torch.nn as nn
 
 pytest.importorskip('mmpretrain')
 
-from mmext.models.adapters import SplitLinear, load_adapter  # noqa: E402
-from mmext.models.adapters import save_adapter, slots  # noqa: E402
+from mmext.models.adapters import (SplitLinear, load_adapter,  # noqa: E402
+                                   save_adapter, slots)
 from mmext.models.adapters.adapter_state import fingerprint  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from ...tiny_classifiers import (WIDTH, adaptformer, batch,  # noqa: E402
@@ -120,6 +120,11 @@ def test_state_dict_with_two_adapters():
         model.set_active(name)
         other.set_active(name)
         assert torch.equal(scores(model, x), scores(other, x))
+    for target in (other, build()):
+        before = snapshot(target)
+        with pytest.raises(ValueError, match='while another one was in use'):
+            target.load_state_dict(state, strict=False)
+        assert equal(before, snapshot(target))
 
 
 def test_files_of_two_adapters(tmp_path):
@@ -149,6 +154,19 @@ def test_files_of_two_adapters(tmp_path):
     other.double()
     load_adapter(other, tmp_path / 'default', name='first')
     torch.testing.assert_close(scores(other, x), first, rtol=0, atol=1e-12)
+
+
+def test_scale_and_shift_beside_another_adapter():
+    """SSF goes behind the host's layers, not into the other adapter."""
+    model = build(perturb=True)
+    x, _ = batch(model)
+    model.add_adapter('ssf', dict(type='SSF'))
+    assert not [path for path, _ in slots(model) if 'mosa' in path]
+    model.set_active('ssf')
+    move(model)
+    expected = scores(model, x)
+    torch.testing.assert_close(
+        scores(model.merge_and_unload(), x), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize('options,text', [

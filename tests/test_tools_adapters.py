@@ -1,0 +1,187 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The adapter tools as a user runs them, on a tiny classifier."""
+import json
+
+import pytest
+import torch
+
+from .tool_fixtures import run_tool, tool
+
+pytest.importorskip('mmpretrain')
+
+from mmext.models.adapters import read_adapter, save_adapter  # noqa: E402
+from .tiny_classifiers import batch, build, total_loss, vit  # noqa: E402
+
+EXPORT = 'model_converters/export_adapter'
+MERGE = 'model_converters/merge_adapter'
+REPORT = 'analysis_tools/peft_report'
+
+
+def write(path, model):
+    path.write_text(f"default_scope = 'mmpretrain'\nmodel = {model!r}\n")
+    return path
+
+
+def config(module, **options):
+    adapter = dict(type='AdaptFormer', bottleneck=4, drop_rate=0.)
+    return dict(dict(type='mmext.MoSAModel', module=module, adapter=adapter),
+                **options)
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """Folder with configs, the host's checkpoint and those of two runs."""
+    folder = tmp_path_factory.mktemp('adapters')
+    host = vit()
+    lora = dict(type='LoRA', rank=4, targets='qkvo')
+    write(folder / 'host.py', host)
+    write(folder / 'mosa.py', config(host))
+    write(folder / 'mosl.py', config(host, adapter=lora, split='both'))
+    models = dict(
+        mosa=build(host, double=False, perturb=True),
+        mosl=build(host, lora, double=False, perturb=True, split='both'))
+    for name, model in models.items():
+        x, samples = batch(model)
+        total_loss(model.train(), x, samples).backward()
+        torch.save(
+            dict(state_dict=model.state_dict(), mosa=model.draw_state()),
+            folder / f'{name}.pth')
+        plain = {k: v for k, v in model.state_dict().items()
+                 if '.mosa.' not in k}
+        torch.save(dict(state_dict=plain), folder / f'{name}_host.pth')
+    return folder, models
+
+
+def scores(model):
+    x = batch(model)[0]
+    with torch.no_grad():
+        return model.eval()(x)
+
+
+def test_export_and_merge(run):
+    """A run's checkpoint becomes adapters of both flavours and a program;
+    the adapter and the host become one checkpoint."""
+    folder, models = run
+    text = run_tool(f'tools/{EXPORT}.py', 'mosa.py', 'mosa.pth', 'task',
+                    '--program', 'task.pt2', '--size', '16', '16', cwd=folder)
+    assert 'MB' in text
+    cfg, tensors = read_adapter(folder / 'task')
+    assert cfg['flavour'] == 'training'
+    own = models['mosa'].state_dict()
+    assert torch.equal(tensors['backbone.layers.0.mosa.up.weight'],
+                       own['backbone.layers.0.mosa.default.up.weight'])
+    expected = scores(models['mosa'])
+    program = torch.export.load(folder / 'task.pt2').module()
+    x = batch(models['mosa'])[0]
+    torch.testing.assert_close(program(x), expected)
+    assert program(x[:1]).shape == (1, 5)
+
+    tool(EXPORT).main([str(folder / 'mosa.py'), str(folder / 'task'),
+                       str(folder / 'merged.safetensors'), '--merged',
+                       '--backbone', str(folder / 'mosa_host.pth')])
+    assert read_adapter(folder / 'merged.safetensors')[0][
+        'flavour'] == 'merged'
+    tool(MERGE).main([str(folder / 'host.py'), str(folder / 'task'),
+                      str(folder / 'whole.pth'), '--backbone',
+                      str(folder / 'mosa_host.pth')])
+    standard = build(vit(), double=False, num_modules=1)
+    standard.load_state_dict(
+        torch.load(folder / 'whole.pth', weights_only=True)['state_dict'])
+    torch.testing.assert_close(scores(standard), expected)
+
+
+def test_merge_folds_mosl(run):
+    """The output is a checkpoint of the plain host."""
+    folder, models = run
+    text = run_tool(f'tools/{MERGE}.py', 'mosl.py', 'mosl.pth', 'folded.pth',
+                    cwd=folder)
+    assert 'for the plain host' in text
+    state = torch.load(folder / 'folded.pth', weights_only=True)['state_dict']
+    model = build(vit(), dict(type='LinearProbe'), double=False)
+    model.load_state_dict(state)
+    torch.testing.assert_close(scores(model), scores(models['mosl']))
+
+
+def test_modules_from_a_standard_adapter(run):
+    """``--from-standard`` writes modules that compute the same."""
+    folder, models = run
+    standard = build(vit(), double=False, num_modules=1, perturb=True)
+    plain = {k: v for k, v in standard.state_dict().items()
+             if '.mosa.' not in k}
+    torch.save(plain, folder / 'standard_host.pth')
+    save_adapter(standard, folder / 'standard')
+    tool(EXPORT).main([str(folder / 'mosa.py'), str(folder / 'standard'),
+                       str(folder / 'warm'), '--from-standard', '--backbone',
+                       str(folder / 'standard_host.pth')])
+    cfg, tensors = read_adapter(folder / 'warm')
+    assert cfg['split']['num_modules'] == 4
+    model = build(vit(), double=False)
+    own = model.state_dict()
+    model.load_state_dict({**own, **plain})
+    from mmext.models.adapters import load_adapter
+    load_adapter(model, folder / 'warm')
+    torch.testing.assert_close(scores(model), scores(standard))
+
+
+def test_report(run):
+    """Property 23: unique is the standard adapter's size."""
+    folder, models = run
+    text = run_tool(f'tools/{REPORT}.py', 'mosa.py', '--out', 'report.json',
+                    cwd=folder)
+    report = json.loads((folder / 'report.json').read_text())
+    down, up, norm = 16 * 4 + 4, 16 * 4, 2 * 16
+    sums = report['adapter']
+    assert sums['unique'] == 2 * (down + up + 16 + norm)
+    assert sums['stored'] == sums['trained'] == \
+        2 * (down + up + 4 * 16 + norm)
+    drawn = 1 - (3 / 4)**2
+    assert sums['per_step'] == pytest.approx(
+        2 * (down + norm + drawn * (up + 4 * 16)), abs=1)
+    assert report['head_and_host'] == 16 * 5 + 5
+    assert report['trainable'] == sums['stored'] + 85
+    host = sum(p.numel() for n, p in models['mosa'].named_parameters()
+               if '.mosa.' not in n)
+    assert report['total'] == host + sums['unique']
+    row = report['layers'][1]
+    assert row['place'] == 'backbone.layers.1' and row['active']
+    assert row['num_modules'] == 4 and not row['merged']
+    assert 'backbone.layers.1' in text and 'float32' in text
+
+
+def test_mistakes_end_in_one_message(run):
+    """Exit code 2, what to do, no traceback, nothing written."""
+    folder, _ = run
+    out = folder / 'nothing'
+    for name, args, message in (
+            (EXPORT, ('mosl.py', 'mosa.pth', out), 'does not fit'),
+            (EXPORT, ('host.py', 'mosa.pth', out), 'mmext.MoSAModel'),
+            (MERGE, ('host.py', 'mosa.pt', out), 'pickle'),
+            (MERGE, ('host.py', 'missing', out), 'there is no'),
+            (REPORT, ('host.py', ), 'mmext.MoSAModel')):
+        with pytest.raises(Exception) as info:
+            tool(name).main([str(folder / a) for a in args])
+        assert message in str(info.value)
+        assert getattr(info.value, 'exit_code', None) == 2
+    text = run_tool(f'tools/{MERGE}.py', 'host.py', 'mosl_host.pth', out,
+                    cwd=folder, code=2)
+    assert 'Error: ' in text and 'Traceback' not in text
+    assert not out.exists()
+
+
+def test_benchmark(tmp_path):
+    """A short run writes every row; targets are judged elsewhere."""
+    run_tool('tools/benchmarks/peft.py', '--out', 'out.json', '--size', '32',
+             '--batch', '1', '--repeats', '1', '--device', 'cpu',
+             cwd=tmp_path)
+    rows = json.loads((tmp_path / 'out.json').read_text())
+    assert all(set(row) == {'name', 'value', 'unit', 'target', 'ok'}
+               for row in rows)
+    names = {row['name'] for row in rows}
+    assert {'step_over_standard_same_passes', 'step_over_replicated',
+            'memory_over_standard_same_passes',
+            'memory_over_full_fine_tuning_one_pass',
+            'merged_inference_over_standard',
+            'merged_inference_over_plain_backbone'} <= names
+    memory = next(row for row in rows
+                  if row['name'] == 'memory_over_standard_same_passes')
+    assert memory['value'] < 2
