@@ -1,14 +1,18 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The hook that runs a mixture of sparse adapters."""
+import os.path as osp
 from typing import Any, Dict, List, Optional
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from mmext.models.adapters import MoSAModel
+from mmext.models.adapters.checkpoint import save_adapter
 from mmext.registry import HOOKS
 
 _FIVE_LINES = '''model = dict(
@@ -36,10 +40,12 @@ class MoSAHook(Hook):
 
     Args:
         interval (int): Iterations between two entries. Defaults to 50.
-        export (str, optional): File that receives the adapters after
-            training, as
-            :func:`~mmext.models.adapters.checkpoint.save_adapter` writes
-            them. Defaults to None.
+        export (str, optional): File or folder in the work directory that
+            receives the adapters after training, see
+            :func:`~mmext.models.adapters.checkpoint.save_adapter`.
+            Defaults to None.
+        export_merged (bool): Write the merged adapter; else the modules.
+            Defaults to True.
 
     Raises:
         TypeError: If the model is not wrapped by ``MoSAModel``; a hook
@@ -51,14 +57,17 @@ class MoSAHook(Hook):
 
     priority = 'NORMAL'
 
-    def __init__(self, interval: int = 50,
-                 export: Optional[str] = None) -> None:
+    def __init__(self,
+                 interval: int = 50,
+                 export: Optional[str] = None,
+                 export_merged: bool = True) -> None:
         if interval < 1:
             raise ValueError(
                 f'interval is a positive number of iterations, got {interval}.'
             )
         self.interval = interval
         self.export = export
+        self.export_merged = export_merged
         self._counts: List[torch.Tensor] = []
         self._before: Dict[str, torch.Tensor] = {}
 
@@ -106,13 +115,14 @@ class MoSAHook(Hook):
         if not self.every_n_train_iters(runner, self.interval):
             return
         model = self.model_of(runner)
-        for key, value in {**self._activations(model),
-                           **self._update_norms(model)}.items():
+        for key, value in {
+                **self._activations(model),
+                **self._update_norms(model)
+        }.items():
             runner.message_hub.update_scalar(f'train/mosa/{key}', value)
         self._start_entry(model)
 
-    def before_save_checkpoint(self, runner: Runner,
-                               checkpoint: dict) -> None:
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the generator and the options of the split."""
         checkpoint['mosa'] = self.model_of(runner).draw_state()
 
@@ -123,10 +133,12 @@ class MoSAHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Write the adapters to :attr:`export`."""
-        if self.export is None or runner.rank != 0:
-            return
-        from mmext.models.adapters.checkpoint import save_adapter
-        save_adapter(self.model_of(runner), self.export)
+        if self.export is not None and is_main_process():
+            path = save_adapter(
+                self.model_of(runner),
+                osp.join(runner.work_dir, self.export),
+                merged=self.export_merged)
+            print_log(f'The adapters are in {path}', logger='current')
 
     # Log -------------------------------------------------------------------
 
@@ -134,8 +146,7 @@ class MoSAHook(Hook):
         self._counts = []
         self._before = {
             name: layer.merged_weight('union').detach().clone()
-            for name, layer in model.split_layers().items()
-            if not layer.merged
+            for name, layer in model.split_layers().items() if not layer.merged
         }
 
     def _activations(self, model: MoSAModel) -> Dict[str, float]:

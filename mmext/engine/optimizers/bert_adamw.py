@@ -55,10 +55,7 @@ class BertAdamW(Optimizer):
         super().__init__(
             params,
             dict(
-                lr=lr,
-                betas=tuple(betas),
-                eps=eps,
-                weight_decay=weight_decay))
+                lr=lr, betas=tuple(betas), eps=eps, weight_decay=weight_decay))
 
     @torch.no_grad()
     def step(self, closure: Optional[Callable] = None) -> Any:

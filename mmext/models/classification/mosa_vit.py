@@ -35,9 +35,9 @@ class MoSAViTLayer(AdaptedBlock, TransformerEncoderLayer):
         adapter = self.adapter
         if adapter is None:
             return super().forward(x)
-        return adapter.run(x, lambda z: z + self.attn(self.ln1(z)),
-                           lambda h, identity: self.ffn(
-                               self.ln2(h), identity=identity))
+        return adapter.run(
+            x, lambda z: z + self.attn(self.ln1(z)),
+            lambda h, identity: self.ffn(self.ln2(h), identity=identity))
 
 
 @register_adapted

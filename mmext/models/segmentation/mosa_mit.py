@@ -58,9 +58,8 @@ class MoSASegViTLayer(AdaptedBlock, vit.TransformerEncoderLayer):
             return super().forward(x)
         return self.checkpointed(
             lambda z: adapter.run(
-                z, lambda t: self.attn(self.norm1(t), identity=t),
-                lambda h, identity: self.ffn(
-                    self.norm2(h), identity=identity)), x)
+                z, lambda t: self.attn(self.norm1(t), identity=t), lambda h,
+                identity: self.ffn(self.norm2(h), identity=identity)), x)
 
 
 @register_adapted

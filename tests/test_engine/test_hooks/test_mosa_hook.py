@@ -267,6 +267,28 @@ def test_layer_wise_decay(tmp_path):
     assert second == pytest.approx(2 * first)
 
 
+@pytest.mark.parametrize('merged_flavour', [True, False])
+def test_export(tmp_path, merged_flavour):
+    """The adapters are written after training and load into a new model."""
+    from mmext.models.adapters.checkpoint import load_adapter
+    made = runner(tmp_path, length=2)
+    hook = next(h for h in made.hooks if isinstance(h, MoSAHook))
+    hook.export, hook.export_merged = 'adapter', merged_flavour
+    with quick_runner():
+        made.train()
+    other = runner(tmp_path / 'other').model
+    backbone = {k: v for k, v in state(made).items() if '.mosa.' not in k}
+    other.load_state_dict(backbone, strict=False)
+    # A merged adapter has other options than the model, so another name.
+    name = load_adapter(other, tmp_path / 'adapter',
+                        name='final' if merged_flavour else None)
+    other.set_active(name)
+    inputs = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            other.eval()(inputs), made.model.eval()(inputs))
+
+
 def test_wrong_interval():
     with pytest.raises(ValueError, match='positive'):
         MoSAHook(interval=0)

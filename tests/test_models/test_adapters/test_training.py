@@ -328,6 +328,7 @@ def test_one_module_and_one_pass_is_the_standard_adapter():
 
     model = build(num_modules=1, num_passes=1, seed=3)
     other = build(num_modules=1, num_passes=1, seed=3)
+
     def block(layer, x):
         h = x + layer.attn(layer.ln1(x))
         identity = h + layer.plain(h)
