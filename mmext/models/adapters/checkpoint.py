@@ -224,7 +224,8 @@ def load_adapter(model: MoSAModel,
                  name: Optional[str] = None,
                  resume: bool = False,
                  optimizer: Any = None,
-                 check: bool = True) -> str:
+                 check: bool = True,
+                 head: Optional[dict] = None) -> str:
     """Load an adapter into a model; all of it or, after an error, nothing.
 
     A name that the model does not have is added with the options of the
@@ -241,6 +242,9 @@ def load_adapter(model: MoSAModel,
         check (bool): Refuse other frozen weights than those the adapter was
             trained on. False compares names and shapes only.
             Defaults to True.
+        head (dict, optional): Config of the head for a new name, where it
+            has another size than the one in use; see
+            :meth:`MoSAModel.add_adapter`. Defaults to None.
 
     Returns:
         str: Name of the adapter in the model.
@@ -270,7 +274,7 @@ def load_adapter(model: MoSAModel,
         with model.all_or_nothing(name):
             try:
                 split = dict(cfg['split'])
-                model.add_adapter(name, cfg['adapter'], cfg['targets'],
+                model.add_adapter(name, cfg['adapter'], cfg['targets'], head,
                                   **split)
             except (ValueError, TypeError, KeyError) as error:
                 raise AdapterError(f'The adapter of {path} cannot be put '
@@ -322,8 +326,8 @@ def _fill(model: MoSAModel, name: str, state: Dict[str, Tensor],
         raise AdapterError(
             f'The tensors of {path} do not fit; nothing was loaded.\n  ' +
             '\n  '.join(problems) + '\nA head of another size (number of '
-            'classes) is made by add_adapter(name, head=dict(...)) before '
-            'the adapter is loaded into that name.')
+            'classes) is made by load_adapter(..., name=..., '
+            'head=dict(...)) under a new name.')
     view.load(state)
 
 

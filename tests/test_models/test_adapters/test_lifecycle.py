@@ -142,8 +142,7 @@ def test_files_of_two_adapters(tmp_path):
     with pytest.raises(ValueError, match='number of classes'):
         load_adapter(other, tmp_path / 'other')
     assert other.adapter_names == ['default']
-    other.add_adapter('other', dict(type='Houlsby', bottleneck=3),
-                      targets=['layers.1'], head=head(3), num_modules=2)
+    load_adapter(other, tmp_path / 'other', head=head(3))
     other.double()
     load_adapter(other, tmp_path / 'other')
     load_adapter(other, tmp_path / 'default', name='first')
