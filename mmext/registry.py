@@ -41,9 +41,10 @@ def import_rim(package: str, hosts: Dict[str, str]) -> List[str]:
         try:
             import_module(module)
             loaded.append(name)
-        except ImportError as error:
+        except Exception as error:
             # A host that is there but does not import must not take down
-            # the parts that do not need it.
+            # the parts that do not need it. Not only ImportError: a
+            # torchvision that does not fit torch raises RuntimeError.
             _SKIPPED[module] = (
                 f'{module} could not be imported, because {host} or what it '
                 f'needs is broken: {type(error).__name__}: {error}.')

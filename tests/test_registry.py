@@ -14,7 +14,11 @@ pytestmark = pytest.mark.stack_subset
 ROOT = Path(__file__).resolve().parents[1]
 
 _KINDS = {
-    'HOOKS': ['RNGStateHook', 'InvalidLossHook', 'AtomicCheckpointHook'],
+    'HOOKS': [
+        'RNGStateHook', 'InvalidLossHook', 'AtomicCheckpointHook', 'MoSAHook'
+    ],
+    'MODELS': ['MoSAModel'],
+    'OPTIMIZERS': ['BertAdamW'],
     'LOOPS': ['TestTimeAdaptLoop'],
     'TASK_UTILS': ['SVDP', 'CoTTA', 'Tent'],
     'DATASETS': ['ACDCDataset', 'DomainSequence'],
@@ -134,3 +138,16 @@ def test_default_scope_stays_the_hosts():
     from mmext.utils import register_all_modules
     register_all_modules(init_default_scope=True)
     assert DefaultScope.get_current_instance().scope_name == 'mmengine'
+
+
+@pytest.mark.parametrize('error', [ImportError, RuntimeError])
+def test_a_broken_host_is_noted(error, tmp_path, monkeypatch):
+    """What does not need it goes on; torchvision raises RuntimeError."""
+    package = tmp_path / 'broken_rim'
+    package.mkdir()
+    (package / '__init__.py').write_text('')
+    (package / 'part.py').write_text(f'raise {error.__name__}("no nms")')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, '_SKIPPED', {})
+    assert registry.import_rim('broken_rim', dict(part='torch')) == []
+    assert 'no nms' in registry._SKIPPED['broken_rim.part']
