@@ -137,3 +137,25 @@ def test_missing_folder_stops_before_any_work(name, tmp_path, monkeypatch):
         assert part in message
     assert 'streetworld' not in message
     assert not (tmp_path / 'work').exists()
+
+
+@pytest.mark.parametrize('name', [
+    'adapter', 'sparse-adapter', 'lora', 'mosl', 'bitfit', 'ssf', 'linear',
+    'full'
+])
+def test_baselines_train(name, tmp_path, monkeypatch):
+    """The shipped baselines on CUB; only MoSL has a second pass."""
+    monkeypatch.chdir(tmp_path)
+    write_fgvc('data', ['cub'], 4)
+    few = 'dict(data_root={root!r}, indices=4)'
+    monkeypatch.setitem(SETS, name,
+                        (f'vit-base-p16_{name}_cub', None, 2, few, few, few))
+    path = write_config(tmp_path, name, 'data')
+    if 'adapter' not in name:  # no bottleneck to make tiny
+        text = tmp_path.joinpath(f'{name}.py').read_text()
+        tmp_path.joinpath(f'{name}.py').write_text(
+            text.replace('adapter=dict(bottleneck=4)', ''))
+    tool('train')([path, '--work-dir', 'work', '--no-validate'])
+    losses = [line for line in scalars(tmp_path / 'work') if 'loss' in line]
+    assert len(losses) == 2
+    assert all(('loss_kl' in line) == (name == 'mosl') for line in losses)
