@@ -265,8 +265,8 @@ def main() -> None:
     parser.add_argument('--out', required=True, help='JSON file to write')
     parser.add_argument('--arch', choices=list(WIDTH), default='vit-small')
     parser.add_argument('--size', type=int, default=112)
-    parser.add_argument('--batch', type=int, default=8)
-    parser.add_argument('--repeats', type=int, default=7)
+    parser.add_argument('--batch', type=int, default=4)
+    parser.add_argument('--repeats', type=int, default=5)
     parser.add_argument('--compile', action='store_true')
     parser.add_argument(
         '--device', default='cuda' if torch.cuda.is_available() else 'cpu')
