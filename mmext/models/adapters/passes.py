@@ -119,14 +119,25 @@ class OutputTap:
             handle.remove()
 
 
-def chunk(value: Any, parts: int) -> List[Any]:
-    """Cut tensors in nested lists and tuples along the batch axis."""
+def map_tensors(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    """Apply ``function`` to the tensors in nested lists, tuples, dicts."""
     if isinstance(value, Tensor):
-        return list(value.chunk(parts))
+        return function(value)
+    if isinstance(value, dict):
+        return {k: map_tensors(v, function) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        columns = [chunk(item, parts) for item in value]
-        return [type(value)(items) for items in zip(*columns)]
-    return [value] * parts
+        items = [map_tensors(item, function) for item in value]
+        named = hasattr(value, '_fields')
+        return type(value)(*items) if named else type(value)(items)
+    return value
+
+
+def chunk(value: Any, parts: int) -> List[Any]:
+    """Cut the tensors in a nested value along the batch axis."""
+    return [
+        map_tensors(value, lambda tensor, i=i: tensor.chunk(parts)[i])
+        for i in range(parts)
+    ]
 
 
 class _OnBackward(torch.autograd.Function):
@@ -148,26 +159,12 @@ def on_backward(function: Callable[[], None], value: Any) -> Any:
 
     Args:
         function (Callable): Called without arguments.
-        value (Any): Tensors in nested lists and tuples.
+        value (Any): Tensors in nested lists, tuples and dicts.
 
     Returns:
         Any: The same values, to be used instead of ``value``.
     """
     flat: List[Tensor] = []
-
-    def collect(item: Any) -> None:
-        if isinstance(item, Tensor):
-            flat.append(item)
-        elif isinstance(item, (list, tuple)):
-            for inner in item:
-                collect(inner)
-
-    def rebuild(item: Any, source: Any) -> Any:
-        if isinstance(item, Tensor):
-            return next(source)
-        if isinstance(item, (list, tuple)):
-            return type(item)(rebuild(inner, source) for inner in item)
-        return item
-
-    collect(value)
-    return rebuild(value, iter(_OnBackward.apply(function, *flat)))
+    map_tensors(value, lambda tensor: flat.append(tensor) or tensor)
+    marked = iter(_OnBackward.apply(function, *flat))
+    return map_tensors(value, lambda tensor: next(marked))
