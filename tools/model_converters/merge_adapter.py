@@ -58,12 +58,7 @@ def main(argv=None) -> None:
     merge_options(cfg, args.cfg_options)
     model = tuned_from(cfg, args.source, args.backbone, not args.no_check)
     kind = model.plan_of(model.active_adapter).type
-    for name in model.adapter_names:
-        if name != model.active_adapter:
-            model.delete_adapter(name)
     try:
-        model.merge()
-        model.unmerge()
         if kind in FOLDED:
             state = model.merge_and_unload().state_dict()
             use = 'the plain host'

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import fields
 from logging import WARNING
-from typing import Any, Dict, Iterator, List, Optional, Sequence
+from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence
 
 import torch
 import torch.nn as nn
@@ -284,14 +284,7 @@ class AdapterLifecycle:
         """
         layers = self.split_layers()
         if safe:
-            bad = [
-                name for name, layer in layers.items() if not _finite(layer)
-            ]
-            if bad:
-                raise RuntimeError(
-                    f'Merging would give values that are not finite in '
-                    f'{", ".join(bad[:3])} ({len(bad)} layers); nothing was '
-                    'merged. Go back to an earlier checkpoint.')
+            _refuse_spoilt(layers.values())
         for layer in layers.values():
             layer.merge()
 
@@ -310,9 +303,14 @@ class AdapterLifecycle:
 
         Args:
             name (str, optional): Defaults to None, the active adapter.
+
+        Raises:
+            RuntimeError: If a merged value is not finite; nothing is merged.
         """
         name = name or self._active
-        cfg = self.plan_of(name) and self.adapter_cfgs[name]
+        self.plan_of(name)
+        cfg = self.adapter_cfgs[name]
+        _refuse_spoilt(self._layers_of(name))
         for adapter in self.adapter_modules(name).values():
             replace_split_layers(adapter)
         self.adapter_cfgs[name] = standard_config(cfg)
@@ -362,6 +360,11 @@ class AdapterLifecycle:
         return self.unload()
 
 
-def _finite(layer: SplitLinear) -> bool:
-    values = (layer.merged_weight(), layer.merged_bias())
-    return all(v is None or bool(torch.isfinite(v).all()) for v in values)
+def _refuse_spoilt(layers: Iterable[SplitLinear]) -> None:
+    """Raise unless all layers merge to finite values."""
+    for layer in layers:
+        for value in (layer.merged_weight(), layer.merged_bias()):
+            if value is not None and not torch.isfinite(value).all():
+                raise RuntimeError(
+                    f'Merging {layer} would give values that are not finite; '
+                    'nothing was merged. Go back to an earlier checkpoint.')

@@ -233,6 +233,8 @@ def test_safe_merge():
     before = snapshot(model)
     with pytest.raises(RuntimeError, match='nothing was merged'):
         model.merge()
+    with pytest.raises(RuntimeError, match='nothing was merged'):
+        model.collapse()
     assert not model.merged
     assert before.keys() == model.state_dict().keys()
     model.merge(safe=False)
