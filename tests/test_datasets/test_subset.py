@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from mmext.datasets.joint_labels import JointLabelDataset
@@ -33,9 +33,15 @@ class Toy:
         return index
 
 
+# no verdict on the speed of the machine
+UNTIMED = settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow])
 LABELS = st.lists(st.integers(0, 5), min_size=1, max_size=80)
 
 
+@UNTIMED
 @given(LABELS, st.integers(0, 3))
 def test_order_is_a_permutation_with_proportional_prefixes(labels, seed):
     order = stratified_order(labels, seed)
@@ -53,6 +59,7 @@ def test_order_is_a_permutation_with_proportional_prefixes(labels, seed):
     assert (stratified_order(labels, seed) == order).all()
 
 
+@UNTIMED
 @given(LABELS, st.floats(0.01, 1.0), st.integers(0, 3))
 def test_a_fraction_is_nested_and_reaches_every_class(labels, fraction, seed):
     part = SubsetDataset(Toy(labels), fraction=fraction, seed=seed)
