@@ -25,6 +25,10 @@ train_cfg = dict(
 
 # source: written by camvid_source_lite0.py
 load_from = 'work_dirs/camvid_source_lite0/iter_1000.pth'
+load_from_help = '''
+train the source model; it writes work_dirs/camvid_source_lite0/iter_1000.pth:
+python tools/train.py configs/svdp/camvid_source_lite0.py
+'''
 
 # runtime
 custom_hooks = [dict(type='mmext.ChannelsLastHook')]

@@ -23,6 +23,10 @@ train_cfg = dict(
     type='mmext.TestTimeAdaptLoop',
     method=dict(type='mmext.SVDP', sparse_rate=1e-3, reference_view=2))
 load_from = 'work_dirs/camvid_source_lite0/iter_1000.pth'
+load_from_help = '''
+train the source model; it writes work_dirs/camvid_source_lite0/iter_1000.pth:
+python tools/train.py configs/svdp/camvid_source_lite0.py
+'''
 
 # runtime
 custom_hooks = [dict(type='mmext.ChannelsLastHook')]
