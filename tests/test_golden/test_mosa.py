@@ -23,9 +23,9 @@ from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmext.engine.optimizers import BertAdamW  # noqa: E402
 from mmext.models.adapters import SplitLinear  # noqa: E402
-from mmext.models.adapters.functional import (deep_alignment,  # noqa: E402
-                                              module_masks, partition,
-                                              sparse_mask, symmetric_kl)
+from mmext.models.adapters.functional import (deep_alignment, module_masks,
+                                              partition, sparse_mask,
+                                              symmetric_kl)
 from mmext.registry import MODELS  # noqa: E402
 
 ROOT = Path(

@@ -19,8 +19,7 @@ pytest.importorskip('mmseg')
 from mmengine.optim import build_optim_wrapper  # noqa: E402
 
 from mmext.models.prompts.functional import SplineResizer  # noqa: E402
-from mmext.models.prompts.functional import (place_prompts,  # noqa: E402
-                                             prompt_decay,
+from mmext.models.prompts.functional import (place_prompts, prompt_decay,
                                              sparse_map)
 from mmext.models.segmentation import (SVDP, CoTTA, Frame, Tent,  # noqa: E402
                                        View)

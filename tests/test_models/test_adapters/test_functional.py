@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from mmext.models.adapters.functional import (check_merge_mode,
-                                              check_partition,
-                                              deep_alignment, draw_scores,
-                                              merge_compact, merge_modules,
-                                              module_masks, partition,
-                                              sparse_mask, symmetric_kl)
+                                              check_partition, deep_alignment,
+                                              draw_scores, merge_compact,
+                                              merge_modules, module_masks,
+                                              partition, sparse_mask,
+                                              symmetric_kl)
 
 SHAPES = [(16, 9), (7, 13), (64, 65), (67, )]
 

@@ -10,8 +10,8 @@ pytest.importorskip('mmpretrain')
 
 from mmext.models.adapters import MaskedLinear, detach, slots  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
-from ...tiny_classifiers import (adaptformer, batch, build,  # noqa: E402
-                                 move, swin, total_loss, vit)
+from ...tiny_classifiers import (adaptformer, batch, build, move,  # noqa: E402
+                                 swin, total_loss, vit)
 
 
 def trainable(model):

@@ -11,8 +11,8 @@ pytest.importorskip('mmpretrain')
 
 from mmext.models.adapters import SplitLinear  # noqa: E402
 from mmext.models.adapters.functional import module_masks  # noqa: E402
-from ...tiny_classifiers import (adaptformer, batch, build,  # noqa: E402
-                                 move, swin, total_loss, vit)
+from ...tiny_classifiers import (adaptformer, batch, build, move,  # noqa: E402
+                                 swin, total_loss, vit)
 
 STYLES = dict(
     adaptformer=adaptformer(),

@@ -13,8 +13,8 @@ pytest.importorskip('mmpretrain')
 from mmengine.optim import OptimWrapper  # noqa: E402
 
 from mmext.models.adapters.functional import module_masks  # noqa: E402
-from ...tiny_classifiers import (adaptformer, batch, build,  # noqa: E402
-                                 swin, total_loss, vit)
+from ...tiny_classifiers import (adaptformer, batch, build, swin,  # noqa: E402
+                                 total_loss, vit)
 
 STORAGES = ('compact', 'replicated')
 
