@@ -74,9 +74,10 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
             Defaults to ``'mean'``.
         num_passes (int): 1 or 2. Defaults to 2.
         batch_passes (bool): Run both passes as one batch of twice the size;
-            else one after the other, with half the peak memory of the
-            backbone's temporary buffers. Batch norm of a trained head sees
-            both passes at once, or is updated twice. Defaults to True.
+            else one after the other, which is a little slower and saves
+            next to nothing, as both passes' activations are kept for the
+            backward. Batch norm of a trained head sees both passes at once,
+            or is updated twice. Defaults to True.
         loss (dict, optional): ``kl_weight`` (1.0), ``aux_ce_weight`` (0.0),
             ``deep_weight`` (0.0; 0.01 as published for Cars) and
             ``deep_blocks`` (6).
