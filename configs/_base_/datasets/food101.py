@@ -1,51 +1,11 @@
-# Food-101: mmpretrain's class.
+# Food-101: mmpretrain's class; loaded and scored as FGVC-Aircraft.
+_base_ = './fgvc_aircraft.py'
+
 dataset_type = 'Food101'
 data_root = 'data/food-101'
 
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='ResizeEdge',
-        scale=256,
-        edge='short',
-        interpolation='bilinear',
-        backend='pillow'),
-    dict(type='RandomCrop', crop_size=224),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    dict(type='PackInputs')
-]
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(
-        type='ResizeEdge',
-        scale=256,
-        edge='short',
-        interpolation='bilinear',
-        backend='pillow'),
-    dict(type='CenterCrop', crop_size=224),
-    dict(type='PackInputs')
-]
-
 train_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='train',
-        pipeline=train_pipeline))
-test_dataloader = dict(
-    batch_size=128,
-    num_workers=4,
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='test',
-        pipeline=test_pipeline))
-test_evaluator = dict(type='Accuracy', topk=1)
+    dataset=dict(type=dataset_type, data_root=data_root, split='train'))
+test_dataloader = dict(dataset=dict(type=dataset_type, data_root=data_root))
 # the schedule looks at it once, after the last epoch: nothing is chosen by it
 val_dataloader = test_dataloader
-val_evaluator = test_evaluator

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Parameter-efficient tuning with (mixtures of sparse) adapters, host-free."""
-from .blocks import AdaptedBlock, Host, find_host, register_host
+from .blocks import (AdaptedBlock, AdaptedSwinBlock, Host, find_host,
+                     register_host)
 from .bottleneck import AdaptFormer, Bottleneck, Houlsby, Pfeiffer
 from .checkpoint import (AdapterError, load_adapter, model_from_adapter,
                          read_adapter, save_adapter)
@@ -14,8 +15,9 @@ from .tuning import ScaleShift
 from .update_guard import UpdateGuard
 
 __all__ = [
-    'AdaptFormer', 'AdaptedBlock', 'AdapterError', 'AdapterSlot',
-    'Bottleneck', 'Host', 'Houlsby', 'LoRA', 'LowRankPart', 'MaskedLinear',
+    'AdaptFormer', 'AdaptedBlock', 'AdaptedSwinBlock', 'AdapterError',
+    'AdapterSlot', 'Bottleneck', 'Host', 'Houlsby', 'LoRA', 'LowRankPart',
+    'MaskedLinear',
     'MoSAModel', 'Pfeiffer', 'ReadsInput', 'ScaleShift', 'SplitLinear',
     'SplitOptions', 'UpdateGuard', 'attach', 'detach', 'find_host',
     'load_adapter', 'load_standard', 'model_from_adapter', 'read_adapter',

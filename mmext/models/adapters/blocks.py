@@ -37,6 +37,38 @@ class AdaptedBlock(AdaptedModule):
         return function(x)
 
 
+class AdaptedSwinBlock(AdaptedBlock):
+    r"""Formula of an adapted Swin block; both hosts' blocks have these parts.
+
+    The adapter lives in the feed-forward part and shares its stochastic
+    depth (specification a.1): with :math:`u = LN_2(h)`,
+
+    .. math:: y = h + DropPath(F(u) + s \cdot A(u))
+    """
+
+    styles = ('AdaptFormer', )
+    adapter_norm = False
+    attention = dict(
+        module='attn.w_msa', qkv='attn.w_msa.qkv', o='attn.w_msa.proj')
+
+    @staticmethod
+    def width(block: nn.Module) -> int:
+        """Width of the block's tokens."""
+        return block.norm1.normalized_shape[-1]
+
+    def forward(self, x: Tensor, hw_shape: tuple) -> Tensor:
+        """Map tokens (B, H * W, D) to tokens."""
+        adapter = self.adapter
+        if adapter is None:
+            return super().forward(x, hw_shape)
+
+        def inner(x: Tensor) -> Tensor:
+            h = self.attn(self.norm1(x), hw_shape) + x
+            return adapter.run_inside(self.ffn, self.norm2(h), h)
+
+        return self.checkpointed(inner, x)
+
+
 class Host:
     """How a whole model is trained with two passes; the rim has bindings.
 
@@ -46,8 +78,8 @@ class Host:
 
     @staticmethod
     def features(model: nn.Module, inputs: Tensor) -> Any:
-        """Features of a batch."""
-        raise NotImplementedError
+        """Features of a batch, after the neck."""
+        return model.extract_feat(inputs)
 
     @staticmethod
     def logits(model: nn.Module, feats: Any) -> Tensor:

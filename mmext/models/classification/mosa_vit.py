@@ -52,11 +52,6 @@ class ImageClassifierHost(Host):
     """How an mmpretrain classifier is trained with two passes."""
 
     @staticmethod
-    def features(model: nn.Module, inputs: Tensor) -> Any:
-        """Features of a batch, after the neck."""
-        return model.extract_feat(inputs)
-
-    @staticmethod
     def logits(model: nn.Module, feats: Any) -> Tensor:
         """Class scores, shape (B, C).
 

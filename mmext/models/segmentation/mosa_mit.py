@@ -9,8 +9,8 @@ from mmseg.models.backbones.swin import SwinBlock, WindowMSA
 from mmseg.utils import add_prefix
 from torch import Tensor
 
-from ..adapters import (AdaptedBlock, Host, ReadsInput, register_adapted,
-                        register_host)
+from ..adapters import (AdaptedBlock, AdaptedSwinBlock, Host, ReadsInput,
+                        register_adapted, register_host)
 
 
 @register_adapted
@@ -63,35 +63,10 @@ class MoSASegViTLayer(AdaptedBlock, vit.TransformerEncoderLayer):
 
 
 @register_adapted
-class MoSASegSwinBlock(AdaptedBlock, SwinBlock):
-    """A block of mmseg's own ``SwinTransformer`` with adapters.
-
-    As in mmpretrain's: the adapter shares the stochastic depth of the
-    feed-forward part and has no norm of its own.
-    """
+class MoSASegSwinBlock(AdaptedSwinBlock, SwinBlock):
+    """A block of mmseg's own ``SwinTransformer`` with adapters."""
 
     host_type = SwinBlock
-    styles = ('AdaptFormer', )
-    adapter_norm = False
-    attention = dict(
-        module='attn.w_msa', qkv='attn.w_msa.qkv', o='attn.w_msa.proj')
-
-    @staticmethod
-    def width(block: nn.Module) -> int:
-        """Width of the block's tokens."""
-        return block.ffn.embed_dims
-
-    def forward(self, x: Tensor, hw_shape: tuple) -> Tensor:
-        """Map tokens (B, H * W, D) to tokens."""
-        adapter = self.adapter
-        if adapter is None:
-            return super().forward(x, hw_shape)
-
-        def inner(x: Tensor) -> Tensor:
-            h = self.attn(self.norm1(x), hw_shape) + x
-            return adapter.run_inside(self.ffn, self.norm2(h), h)
-
-        return self.checkpointed(inner, x)
 
 
 @register_adapted
@@ -108,11 +83,6 @@ class EncoderDecoderHost(Host):
     The consistency term compares the decode head's logits, pixel by pixel;
     auxiliary heads see the first pass.
     """
-
-    @staticmethod
-    def features(model: nn.Module, inputs: Tensor) -> Any:
-        """Features of a batch, after the neck."""
-        return model.extract_feat(inputs)
 
     @staticmethod
     def logits(model: nn.Module, feats: Any) -> Tensor:
