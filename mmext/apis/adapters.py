@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Models and adapters by config, as the adapter tools need them."""
+import copy
 from typing import Any, Optional
 
 import torch.nn as nn
@@ -9,29 +10,20 @@ from torch import Tensor
 
 from mmext.models.adapters import MoSAModel, model_from_adapter
 from mmext.registry import MODELS
+from mmext.utils.config_build import drop_pretrained
 from mmext.utils.io import PathLike, safe_load
 from mmext.utils.user_error import MissingFileError, UserError
-
-
-def without_pretrained(node: Any) -> Any:
-    """A copy of a config in which nothing loads pretrained weights."""
-    if isinstance(node, dict):
-        return type(node)({
-            key: without_pretrained(value)
-            for key, value in node.items()
-            if not (key == 'init_cfg' and isinstance(value, dict)
-                    and value.get('type') == 'Pretrained')
-        })
-    if isinstance(node, (list, tuple)):
-        return type(node)(without_pretrained(item) for item in node)
-    return node
 
 
 def _model_config(cfg: Config, pretrained: bool) -> Any:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     if cfg.get('model') is None:
         raise UserError('The config has no model.')
-    return cfg.model if pretrained else without_pretrained(cfg.model)
+    if pretrained:
+        return cfg.model
+    model = copy.deepcopy(cfg.model)
+    drop_pretrained(model)
+    return model
 
 
 def _is_tuned(model: dict) -> bool:

@@ -88,8 +88,8 @@ class ListedImages(BaseDataset):
             dict: What the pipeline gives.
 
         Raises:
-            RuntimeError: If the pipeline fails; names the file and gives the
-                original error, which is also its cause.
+            UnreadableSampleError: If the pipeline fails; names the file and
+                gives the original error, which is also its cause.
         """
         try:
             return super().prepare_data(idx)

@@ -73,11 +73,11 @@ def _model_cfg(cfg: dict) -> dict:
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor',
                          copy.deepcopy(cfg['data_preprocessor']))
-    _drop_pretrained(model)
+    drop_pretrained(model)
     return model
 
 
-def _drop_pretrained(node: Any) -> None:
+def drop_pretrained(node: Any) -> None:
     """Take checkpoints out: a wrapper would load them when it is built.
 
     `path_findings` reports those that are missing.
@@ -85,7 +85,7 @@ def _drop_pretrained(node: Any) -> None:
     children = node.values() if isinstance(node, dict) else \
         node if isinstance(node, (list, tuple)) else ()
     for child in list(children):
-        _drop_pretrained(child)
+        drop_pretrained(child)
     if isinstance(node, dict):
         init_cfg = node.get('init_cfg')
         if isinstance(init_cfg, dict) and _is_pretrained(init_cfg):
