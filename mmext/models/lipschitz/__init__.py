@@ -1,1 +1,2 @@
 # Copyright (c) mmext contributors. All rights reserved.
+"""Certified l_inf networks of l_p-distance neurons, host-free."""

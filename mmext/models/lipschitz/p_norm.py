@@ -1,0 +1,79 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Read and set the exponent of a whole network."""
+from contextlib import contextmanager
+from typing import Iterator, List
+
+import torch.nn as nn
+
+from .layers import DistanceLayer, check_p
+
+
+def distance_modules(model: nn.Module) -> List[DistanceLayer]:
+    """The distance layers of a network, in order of registration.
+
+    Args:
+        model (nn.Module): Any module; wrappers are looked through.
+
+    Returns:
+        list[DistanceLayer]: Modules with an exponent ``p``.
+    """
+    return [m for m in model.modules() if isinstance(m, DistanceLayer)]
+
+
+def set_p(model: nn.Module, p: float) -> None:
+    """Set the exponent of every distance layer.
+
+    Args:
+        model (nn.Module): The network.
+        p (float): A number above 0, or ``math.inf``.
+
+    Raises:
+        ValueError: If ``p`` is none.
+    """
+    p = check_p(p)
+    for module in distance_modules(model):
+        module.p = p
+
+
+def get_p(model: nn.Module) -> float:
+    """The exponent that all distance layers of a network share.
+
+    Args:
+        model (nn.Module): The network.
+
+    Returns:
+        float: The exponent.
+
+    Raises:
+        ValueError: If there is no distance layer, or they differ.
+    """
+    values = sorted({module.p for module in distance_modules(model)})
+    if len(values) != 1:
+        found = ', '.join(f'{p:g}' for p in values) or 'no distance layer'
+        raise ValueError(
+            'expected distance layers that share one p, but found '
+            f'{found} in {type(model).__name__}. Use set_p(model, p) to make '
+            'them equal.')
+    return values[0]
+
+
+@contextmanager
+def p_norm(model: nn.Module, p: float) -> Iterator[nn.Module]:
+    """Give every distance layer the exponent ``p`` for a while.
+
+    Each layer gets its own value back at the end, also after an error.
+
+    Args:
+        model (nn.Module): The network.
+        p (float): A number above 0, or ``math.inf``.
+
+    Yields:
+        nn.Module: The network.
+    """
+    before = [(module, module.p) for module in distance_modules(model)]
+    try:
+        set_p(model, p)
+        yield model
+    finally:
+        for module, value in before:
+            module.p = value
