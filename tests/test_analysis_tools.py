@@ -60,6 +60,20 @@ def test_compare_adaptation(tmp_path):
     again = run_tool(*command, cwd=tmp_path)
     assert again.count('reused') == 2 and 'running' not in again
 
+    plot = tool('analysis_tools/plot_adaptation')
+    runs = [tmp_path / 'out' / name / 'seed0' for name in ('source', 'svdp')]
+    lines = plot.along_stream(runs, ['source', 'SVDP'])
+    scores = report['methods']['SVDP']['domains']
+    assert dict(zip(*lines['SVDP'])) == pytest.approx(
+        {f'r1 {name}': value for name, value in scores.items()})
+    lines = plot.against_setting(runs, 'train_cfg.method.mc_passes',
+                                 'train_cfg.method.type')
+    assert lines['train_cfg.method.type = mmext.SVDP'][0] == [2]
+    plot.draw(lines, 'mc_passes', str(tmp_path / 'curve.png'))
+    assert (tmp_path / 'curve.png').stat().st_size > 0
+    with pytest.raises(UserError, match='not the work folder'):
+        plot.along_stream([tmp_path], None)
+
 
 def test_compare_adaptation_names_the_log_of_a_failure(tmp_path):
     config = write_adaptation(tmp_path, 'source',

@@ -1,0 +1,155 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Curves of adaptation runs, from their work folders.
+
+Along the stream, one line a run::
+
+    python tools/analysis_tools/plot_adaptation.py \
+        work_dirs/cotta work_dirs/svdp --out curve.png
+
+Against a setting, one line for each value of another::
+
+    python tools/analysis_tools/plot_adaptation.py work_dirs/sweep/* \
+        --x train_cfg.method.sparse_rate --group train_cfg.method.prompt_std \
+        --out curve.png
+"""
+import argparse
+import json
+from pathlib import Path
+from typing import Any, Dict, List, Optional, Tuple
+
+from mmengine.config import Config
+
+from mmext.utils.user_error import MissingFileError, UserError, run_tool
+
+Line = Tuple[List[Any], List[float]]
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Plot mIoU of adaptation runs along the stream, or '
+        'against a setting')
+    parser.add_argument(
+        'runs',
+        nargs='+',
+        type=Path,
+        help='work folders of finished adaptation runs')
+    parser.add_argument('--out', required=True, help='picture to write')
+    parser.add_argument(
+        '--x',
+        help='setting of the config on the horizontal axis; default: '
+        'the visits of the stream, in order')
+    parser.add_argument(
+        '--group', help='setting that tells the lines apart, with --x')
+    parser.add_argument(
+        '--labels', nargs='+', help='names of the runs, without --x')
+    args = parser.parse_args()
+    if args.x and args.labels:
+        parser.error('--labels names lines along the stream; with --x the '
+                     'lines are named by --group')
+    if args.group and not args.x:
+        parser.error('--group needs --x')
+    if args.labels and len(args.labels) != len(args.runs):
+        parser.error(f'expected one of --labels for each of the '
+                     f'{len(args.runs)} runs, but got {len(args.labels)}')
+    return args
+
+
+def load_report(run: Path) -> dict:
+    """The report of a finished run that was scored.
+
+    Args:
+        run (Path): Its work folder.
+
+    Raises:
+        MissingFileError: If there is no report.
+        UserError: If the frames had no labels.
+    """
+    path = run / 'adaptation_report.json'
+    if not path.is_file():
+        raise MissingFileError(
+            f'{path} does not exist: {run} is not the work folder of an '
+            'adaptation run that has ended. Finish it with '
+            'tools/train.py CONFIG --resume.')
+    report = json.loads(path.read_text())
+    if report['report'].get('mIoU') is None:
+        raise UserError(f'{path} holds no scores: its frames had no labels.')
+    return report
+
+
+def setting(run: Path, key: str) -> Any:
+    """A setting of the config that a run left in its work folder."""
+    configs = sorted(run.glob('*.py'))
+    if not configs:
+        raise MissingFileError(f'{run} holds no config (*.py) to read {key} '
+                               'from. tools/train.py writes it there.')
+    value: Any = Config.fromfile(str(configs[0]))
+    for part in key.split('.'):
+        value = value.get(part) if hasattr(value, 'get') else None
+    return value
+
+
+def along_stream(runs: List[Path],
+                 labels: Optional[List[str]]) -> Dict[str, Line]:
+    """mIoU of every visit of the stream, one line a run."""
+    lines = {}
+    for run, label in zip(runs, labels or [str(run) for run in runs]):
+        rounds = load_report(run)['report']['rounds']
+        visits = [(f'{name} {domain}', score['mIoU'])
+                  for name, row in rounds.items()
+                  for domain, score in row.items()]
+        lines[label] = ([v[0] for v in visits], [v[1] for v in visits])
+    return lines
+
+
+def against_setting(runs: List[Path], x: str,
+                    group: Optional[str]) -> Dict[str, Line]:
+    """mIoU of the whole stream over a setting; seeds are averaged."""
+    points: Dict[str, Dict[Any, List[float]]] = {}
+    for run in runs:
+        label = f'{group} = {setting(run, group)}' if group else 'mIoU'
+        score = load_report(run)['report']['mIoU']
+        points.setdefault(label, {}).setdefault(setting(run, x),
+                                                []).append(score)
+    lines = {}
+    for label, line in points.items():
+        values = sorted(line, key=lambda v: (str(type(v)), v or 0))
+        lines[label] = (values, [
+            sum(line[value]) / len(line[value]) for value in values
+        ])
+    return lines
+
+
+def draw(lines: Dict[str, Line], x: str, out: str) -> None:
+    """Draw the lines; positive numbers over three decades get a log axis."""
+    import matplotlib
+    matplotlib.use('Agg')
+    from matplotlib import pyplot as plt
+    figure, axes = plt.subplots(figsize=(7, 3.6), dpi=110)
+    for label, (values, scores) in lines.items():
+        axes.plot(values, scores, marker='o', markersize=3, label=label)
+    numbers = [v for values, _ in lines.values() for v in values]
+    if all(isinstance(v, (int, float)) and v > 0 for v in numbers):
+        if max(numbers) / min(numbers) >= 100:
+            axes.set_xscale('log')
+    axes.set_xlabel(x)
+    axes.set_ylabel('mIoU (%)')
+    axes.tick_params(axis='x', labelrotation=60 if x == 'visit' else 0)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(out)
+    plt.close(figure)
+
+
+def main() -> None:
+    args = parse_args()
+    if args.x:
+        lines = against_setting(args.runs, args.x, args.group)
+    else:
+        lines = along_stream(args.runs, args.labels)
+    draw(lines, args.x or 'visit', args.out)
+    print(f'wrote {args.out}')
+
+
+if __name__ == '__main__':
+    run_tool(main)
