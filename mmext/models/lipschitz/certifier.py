@@ -11,7 +11,7 @@ from .certificates import (Numbers, bisect_radius, certified, check_eps,
                            input_box, normalised_eps, rounding_slack,
                            widened_eps)
 from .p_norm import distance_modules
-from .rounding import RoundingTracker
+from .rounding import RoundingTracker, unit_roundoff
 
 METHODS = ('interval', 'lipschitz')
 
@@ -60,10 +60,12 @@ class Certifier:
 
     Args:
         features (Callable): From images (a tensor or :class:`Bounds`) to
-            features; a module whose distance layers are at p = inf.
+            features, alone or last in a tuple as backbones give them; a
+            module whose distance layers are at p = inf.
         head (nn.Module): With ``forward``, ``residual`` and
             ``lipschitz_residual`` as :class:`DistanceHead` and
-            :class:`BoundMLP`, and ``lipschitz``.
+            :class:`BoundMLP`, and ``lipschitz``; unless that is True, also
+            ``largest_logit``.
         mean (float | Sequence[float] | Tensor): Mean of the images in
             [0, 1], one number or one per channel.
         std (float | Sequence[float] | Tensor): Their std.
@@ -99,6 +101,13 @@ class Certifier:
             m for m in (self.features, self.head) if isinstance(m, nn.Module)
         ]
         require_certifiable(x, *modules)
+
+    def _run(self, value: Value) -> Value:
+        out = self.features(value)
+        # Bounds are a tuple themselves.
+        if isinstance(out, (tuple, list)) and not isinstance(out, Bounds):
+            out = out[-1]
+        return out
 
     def _slack(self, tracker: RoundingTracker, eps: Numbers = 0.) -> Tensor:
         tau = tracker.tau(eps)
@@ -142,7 +151,7 @@ class Certifier:
         box = input_box(x, eps, self.mean, self.std, self.clamp,
                         self.sound_rounding, self.program)
         with RoundingTracker() as tracker:
-            features = self.features(box.box)
+            features = self._run(box.box)
             if self.head.lipschitz:
                 value = self.head.residual(features, labels).double()
                 return Residual(value, self._slack(tracker))
@@ -154,6 +163,10 @@ class Certifier:
         # A residual holds two logits, so its slack counts each error twice.
         features = features.double().widen(slack / 2)
         value = self.head.residual(features, labels).double()
+        if self.sound_rounding and self.program:
+            # Its logits are rounded once, from float64 to float32.
+            one = 2 * unit_roundoff(torch.float32) * self.head.largest_logit()
+            return Residual(value, torch.full_like(slack, float(one)))
         return Residual(value, torch.zeros_like(slack))
 
     def _radius_seen(self, x: Tensor, eps: Union[float, Tensor]) -> Tensor:
@@ -169,7 +182,7 @@ class Certifier:
                    eps: Union[float, Tensor]) -> Residual:
         seen = self._radius_seen(x, eps)
         with RoundingTracker() as tracker:
-            features = self.features(x)
+            features = self._run(x)
             if self.head.lipschitz:
                 logits = self.head(features)
         slack = self._slack(tracker, seen)
@@ -186,7 +199,7 @@ class Certifier:
     def predict(self, x: Tensor) -> Tensor:
         """Logits, (B, C), after the same checks."""
         self._check(x)
-        return self.head(self.features(x))
+        return self.head(self._run(x))
 
     @torch.no_grad()
     def radius(self,

@@ -395,8 +395,11 @@ class ScaledLinear(nn.Module):
         loss.
         """
         if not isinstance(value, Bounds):
-            return nn.functional.linear(value, self.weight * self.scale,
-                                        self.bias)
+            # Float64 features make a float64 layer (exact evaluation).
+            dtype = torch.promote_types(value.dtype, self.weight.dtype)
+            return nn.functional.linear(
+                value.to(dtype),
+                self.weight.to(dtype) * self.scale, self.bias.to(dtype))
         if not self.training:
             check_certifiable(False, value, what='ScaledLinear')
             value = value.double()

@@ -230,7 +230,18 @@ class ConvFeature(DistanceBody):
         self.dense('fc1', self._hidden)
 
 
-class LeNetFeature(DistanceBody):
+class _HiddenBody(DistanceBody):
+    """A body of fixed stages whose last layer has ``hidden`` units."""
+
+    def __init__(self,
+                 input_size: Sequence[int] = (3, 32, 32),
+                 hidden: int = 512,
+                 **kwargs: Any) -> None:
+        self._hidden = hidden
+        super().__init__(input_size, **kwargs)
+
+
+class LeNetFeature(_HiddenBody):
     """D 5x5 6, max pool, D 5x5 16, max pool, D(120), D(hidden).
 
     Args:
@@ -241,13 +252,6 @@ class LeNetFeature(DistanceBody):
 
     Config example: ``backbone=dict(type='mmext.LipLeNet', hidden=1024)``.
     """
-
-    def __init__(self,
-                 input_size: Sequence[int] = (3, 32, 32),
-                 hidden: int = 512,
-                 **kwargs: Any) -> None:
-        self._hidden = hidden
-        super().__init__(input_size, **kwargs)
 
     def build_layers(self) -> None:
         """Two stages, flatten, two dense layers."""
@@ -260,7 +264,7 @@ class LeNetFeature(DistanceBody):
         self.dense('fc2', self._hidden)
 
 
-class AlexNetFeature(LeNetFeature):
+class AlexNetFeature(_HiddenBody):
     """Five distance convolutions, D(1024), D(hidden).
 
     Args:
@@ -285,7 +289,7 @@ class AlexNetFeature(LeNetFeature):
         self.dense('fc2', self._hidden)
 
 
-class VGGFeature(LeNetFeature):
+class VGGFeature(_HiddenBody):
     """21 distance convolutions 3x3 in five stages, D(256), D(hidden).
 
     Stages of 3 x 64, 3 x 128, 5 x 256, 5 x 512, 5 x 512, a max pool after
