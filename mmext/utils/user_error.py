@@ -27,6 +27,10 @@ class MissingFileError(UserError, FileNotFoundError):
     """A file or folder that a run needs is not there."""
 
 
+class BadFileError(UserError, ValueError):
+    """A data file that is damaged, or not what its reader expects."""
+
+
 def run_tool(main: Callable[[], Any]) -> None:
     """Run the ``main`` of a tool; a :class:`UserError` becomes a message.
 

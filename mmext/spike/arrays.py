@@ -1,0 +1,109 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Spike cubes as bits, as signed values, and repaired."""
+from typing import Tuple
+
+import numpy as np
+
+from mmext.utils.user_error import ConfigError
+
+BIT_ORDERS = ('little', 'big')
+
+
+def check_cube(spikes: np.ndarray) -> np.ndarray:
+    """Refuse what is no (T, H, W) cube of numbers; returns it."""
+    spikes = np.asarray(spikes)
+    if spikes.ndim != 3 or spikes.dtype.kind not in 'buif':
+        raise ConfigError(
+            'Expected spikes of shape (T, H, W), but got an array '
+            f'{spikes.shape} of {spikes.dtype}. Time is the first axis.')
+    return spikes
+
+
+def pack_frames(spikes: np.ndarray,
+                bitorder: str = 'little',
+                flipud: bool = False) -> np.ndarray:
+    """Bits of every tick, pixels left to right and rows top to bottom.
+
+    Args:
+        spikes (np.ndarray): (T, H, W) of 0 and 1; ``H W`` must be a multiple
+            of 8.
+        bitorder (str): 'little' puts pixel ``p`` into bit ``p mod 8`` of its
+            byte, as spike cameras do; 'big' into bit ``7 - p mod 8``.
+            Defaults to 'little'.
+        flipud (bool): Store rows bottom to top. Defaults to False.
+
+    Returns:
+        np.ndarray: (T, H W / 8) uint8.
+    """
+    spikes = check_cube(spikes)
+    if bitorder not in BIT_ORDERS:
+        raise ConfigError(f'Expected a bit order of {BIT_ORDERS}, but got '
+                          f'{bitorder!r}.')
+    ticks, height, width = spikes.shape
+    if height * width % 8:
+        raise ConfigError(
+            f'Expected H * W to be a multiple of 8, but got {height} x '
+            f'{width}. Crop the pictures, or save .npy, which has no bits.')
+    if flipud:
+        spikes = spikes[:, ::-1]
+    flat = spikes.reshape(ticks, -1)
+    return np.packbits(flat.astype(bool, copy=False), 1, bitorder=bitorder)
+
+
+def unpack_frames(data: np.ndarray,
+                  shape: Tuple[int, int],
+                  bitorder: str = 'little',
+                  flipud: bool = False) -> np.ndarray:
+    """The inverse of :func:`pack_frames`.
+
+    Args:
+        data (np.ndarray): (T, H W / 8) uint8.
+        shape (tuple[int, int]): Height and width.
+        bitorder (str): 'little' or 'big'. Defaults to 'little'.
+        flipud (bool): The rows were stored bottom to top.
+            Defaults to False.
+
+    Returns:
+        np.ndarray: (T, H, W) uint8 of 0 and 1.
+    """
+    if bitorder not in BIT_ORDERS:
+        raise ConfigError(f'Expected a bit order of {BIT_ORDERS}, but got '
+                          f'{bitorder!r}.')
+    spikes = np.unpackbits(data, 1, bitorder=bitorder)
+    spikes = spikes.reshape(len(data), *shape)
+    return spikes[:, ::-1] if flipud else spikes
+
+
+def repair_big_endian(spikes: np.ndarray) -> np.ndarray:
+    """Undo decoding with the most significant bit first and no flip.
+
+    The .npy cubes of Respike (PKU-Spike-Stereo) were made that way. Rows are
+    flipped and every group of 8 columns is reversed, which equals decoding
+    the camera's bytes correctly. Never apply it to simulated spikes.
+
+    Args:
+        spikes (np.ndarray): (T, H, W); W must be a multiple of 8.
+
+    Returns:
+        np.ndarray: The upright cube.
+    """
+    spikes = check_cube(spikes)
+    ticks, height, width = spikes.shape
+    if width % 8:
+        raise ConfigError('Expected a width that is a multiple of 8, but got '
+                          f'{width}. Read the .dat file instead.')
+    groups = spikes.reshape(ticks, height, width // 8, 8)
+    return groups[:, ::-1, :, ::-1].reshape(ticks, height, width)
+
+
+def to_signed(spikes: np.ndarray, dtype=np.float32) -> np.ndarray:
+    """``2 S - 1``: what the networks read, -1 and +1 exactly.
+
+    Args:
+        spikes (np.ndarray): Spikes of 0 and 1.
+        dtype: Of the result. Defaults to np.float32.
+
+    Returns:
+        np.ndarray: The same shape.
+    """
+    return spikes.astype(dtype) * dtype(2) - dtype(1)
