@@ -5,12 +5,14 @@ from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
 from .checkpoint_match_hook import CheckpointMatchHook
 from .invalid_loss_hook import InvalidLossHook
+from .lip_ema_hook import LipschitzEMAHook
 from .mean_teacher_hook import MeanTeacherHook
 from .mosa_hook import MoSAHook
+from .p_norm_schedule_hook import PNormScheduleHook
 from .rng_state_hook import RNGStateHook
 
 __all__ = [
     'AdaptationStateHook', 'AtomicCheckpointHook', 'ChannelsLastHook',
-    'CheckpointMatchHook', 'InvalidLossHook', 'MeanTeacherHook',
-    'MoSAHook', 'RNGStateHook'
+    'CheckpointMatchHook', 'InvalidLossHook', 'LipschitzEMAHook',
+    'MeanTeacherHook', 'MoSAHook', 'PNormScheduleHook', 'RNGStateHook'
 ]

@@ -26,12 +26,13 @@ class GroupEMA(nn.Module):
         groups (dict[str, float], optional): Regular expression -> decay; a
             parameter belongs to the first expression that
             ``re.search`` finds in its name. Defaults to None.
-        update_buffers (bool): Copy buffers at each update.
-            Defaults to False.
+        update_buffers (bool | str): Copy buffers at each update, or
+            ``'average'`` those of floating point with ``decay`` and copy
+            the others. Defaults to False.
 
     Raises:
-        ValueError: If a decay lies outside [0, 1] or a group matches no
-            parameter.
+        ValueError: If a decay lies outside [0, 1], a group matches no
+            parameter or ``update_buffers`` is another word.
 
     Examples:
         >>> import torch.nn as nn
@@ -45,8 +46,11 @@ class GroupEMA(nn.Module):
                  model: nn.Module,
                  decay: float = 0.999,
                  groups: Optional[Dict[str, float]] = None,
-                 update_buffers: bool = False) -> None:
+                 update_buffers: Union[bool, str] = False) -> None:
         super().__init__()
+        if update_buffers not in (True, False, 'average'):
+            raise ValueError("update_buffers is True, False or 'average', "
+                             f'but got {update_buffers!r}.')
         self.module = deepcopy(model)
         self.module.eval().requires_grad_(False)
         self.decay = self._checked('decay', decay)
@@ -94,18 +98,29 @@ class GroupEMA(nn.Module):
         student = dict(model.named_parameters())
         teacher = dict(self.module.named_parameters())
         for group, names in self._members.items():
-            value = self.decay if group is None else self.groups[group]
-            if isinstance(decay, Mapping):
-                value = decay.get(group, value)
-            elif decay is not None:
-                value = decay
             if names:
                 torch._foreach_lerp_([teacher[n] for n in names],
                                      [student[n].detach() for n in names],
-                                     1. - self._checked(str(group), value))
+                                     1. - self._decay_of(group, decay))
         if self.update_buffers:
-            buffers = dict(model.named_buffers())
-            for name, buffer in self.module.named_buffers():
+            self._update_buffers(model, self._decay_of(None, decay))
+
+    def _decay_of(self, group: Optional[str],
+                  decay: Optional[Union[float, Mapping[str, float]]]) -> float:
+        value = self.decay if group is None else self.groups[group]
+        if isinstance(decay, Mapping):
+            value = decay.get(group, value)
+        elif decay is not None:
+            value = decay
+        return self._checked(str(group), value)
+
+    def _update_buffers(self, model: nn.Module, decay: float) -> None:
+        buffers = dict(model.named_buffers())
+        for name, buffer in self.module.named_buffers():
+            if self.update_buffers == 'average' and \
+                    buffer.is_floating_point():
+                buffer.lerp_(buffers[name].to(buffer), 1. - decay)
+            else:
                 buffer.copy_(buffers[name])
 
     def forward(self, *args, **kwargs) -> Union[Tensor, list, dict]:
