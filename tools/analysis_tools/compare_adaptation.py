@@ -6,22 +6,17 @@ reused when neither their config nor their source has changed, and an
 interrupted one goes on from its last checkpoint.
 """
 import argparse
-import hashlib
 import json
-import os.path as osp
 import statistics
-import subprocess
-import sys
 from pathlib import Path
-from typing import Dict, Iterable, List, Optional
+from typing import Dict, List
 
-import mmext
+from mmext.utils.comparison import (RunFolder, markdown_table, mean_of, number,
+                                    option_arguments, run_digest, std_of)
 from mmext.utils.config_io import CfgOptions, load_config, merge_options
-from mmext.utils.io import atomic_write, sha256_file, write_json
+from mmext.utils.io import atomic_write, write_json
 from mmext.utils.launch import is_adaptation
 from mmext.utils.user_error import UserError, run_tool
-
-TRAIN = Path(__file__).resolve().parents[1] / 'train.py'
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,17 +36,6 @@ def parse_args() -> argparse.Namespace:
         '--cfg-options', nargs='+', action=CfgOptions, default={},
         help='settings to override in every config, as key=value')
     return parser.parse_args()
-
-
-def fingerprint(config: str, options: dict, seed: int) -> str:
-    """What a finished run must agree in to be reused."""
-    cfg = load_config(config)
-    merge_options(cfg, options)
-    text = f'{cfg.pretty_text}\n{seed}\n{mmext.__version__}'
-    source = str(cfg.get('load_from'))
-    if osp.isfile(source):
-        text += sha256_file(source)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def check_configs(configs: List[str], options: dict) -> None:
@@ -74,54 +58,42 @@ def check_configs(configs: List[str], options: dict) -> None:
                 "'mmext.TestTimeAdaptLoop'. Train it with tools/train.py.")
 
 
-def run_one(config: str, seed: int, folder: Path, options: dict) -> dict:
+def run_one(config: str, seed: int, path: Path, options: dict) -> dict:
     """Run or reuse one config with one seed; return its report."""
-    report, mark = folder / 'adaptation_report.json', folder / 'fingerprint'
-    wanted = fingerprint(config, options, seed)
-    known = mark.read_text().strip() if mark.is_file() else ''
-    if known == wanted and report.is_file():
-        print(f'reused  {folder}', flush=True)
-        return json.loads(report.read_text())
-    folder.mkdir(parents=True, exist_ok=True)
-    report.unlink(missing_ok=True)
-    command = [
-        sys.executable, str(TRAIN), config, '--work-dir', str(folder),
-        '--cfg-options', f'randomness.seed={seed}'
-    ] + [f'{key}={value}' for key, value in options.items()]
-    if known == wanted and (folder / 'last_checkpoint').is_file():
-        command.insert(3, '--resume')
-    atomic_write(mark, wanted)
-    print(f'running {folder}', flush=True)
-    with open(folder / 'log.txt', 'w') as log:
-        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT)
-    if done.returncode or not report.is_file():
-        tail = (folder / 'log.txt').read_text().splitlines()[-15:]
-        raise SystemExit('\n'.join(tail) + f'\n{config} failed (exit code '
-                         f'{done.returncode}); the log is {folder}/log.txt')
-    return json.loads(report.read_text())
+    cfg = load_config(config)
+    merge_options(cfg, options)
+    digest = run_digest(cfg, seed, [str(cfg.get('load_from'))])
+    folder = RunFolder(path, digest, 'adaptation_report.json')
+    if folder.finished:
+        print(f'reused  {path}', flush=True)
+        return json.loads(folder.report.read_text())
+    resume = ['--resume'] if folder.resumable else []
+    folder.start()
+    print(f'running {path}', flush=True)
+    folder.run('train', [
+        config, '--work-dir', path, *resume, '--cfg-options',
+        f'randomness.seed={seed}', *option_arguments(options)
+    ], 'log.txt')
+    if not folder.report.is_file():
+        raise UserError(f'{config} ended without {folder.report}; the log is '
+                        f'{path / "log.txt"}.')
+    return json.loads(folder.report.read_text())
 
 
 def summarise(label: str, reports: List[dict]) -> dict:
     """Mean and spread over seeds of one config."""
-    def spread(values: List[Optional[float]]) -> dict:
-        known = [v for v in values if v is not None]
-        return dict(
-            mean=_mean(known),
-            std=statistics.stdev(known) if len(known) > 1 else 0.)
-
     nested = [r['report'] for r in reports]
     domains = nested[0]['domains']
-    total = spread([n['mIoU'] for n in nested])
+    total = [n['mIoU'] for n in nested]
     return dict(
         label=label,
-        mIoU=total['mean'],
-        mIoU_std=total['std'],
-        domains={d: spread([n['domains'][d] for n in nested])['mean']
+        mIoU=mean_of(total),
+        mIoU_std=std_of(total),
+        domains={d: mean_of(n['domains'][d] for n in nested)
                  for d in domains},
         rounds={
             name: {
-                d: spread([n['rounds'][name][d]['mIoU']
-                           for n in nested])['mean']
+                d: mean_of(n['rounds'][name][d]['mIoU'] for n in nested)
                 for d in row
             } for name, row in nested[0]['rounds'].items()
         },
@@ -138,29 +110,19 @@ def markdown(methods: Dict[str, dict]) -> str:
     first = next(iter(methods.values()))
     domains, rounds = list(first['domains']), list(first['rounds'])
     shown = rounds if len(rounds) > 1 else []
-    head = ['method', *domains, *shown, 'mIoU', 's/frame']
-    lines = ['| ' + ' | '.join(head) + ' |', '|' + ' --- |' * len(head)]
+    lines = []
     for name, row in methods.items():
-        cells = [name] + [_number(row['domains'][d]) for d in domains]
-        cells += [_number(_mean(row['rounds'][r].values())) for r in shown]
-        total = _number(row['mIoU'])
+        cells = [name] + [number(row['domains'][d]) for d in domains]
+        cells += [number(mean_of(row['rounds'][r].values())) for r in shown]
+        total = number(row['mIoU'])
         if len(row['seeds']) > 1:
             total += f' ± {row["mIoU_std"]:.2f}'
-        cells += [f'**{total}**', f'{row["seconds_per_frame"]:.2f}']
-        lines.append('| ' + ' | '.join(cells) + ' |')
+        lines.append(cells +
+                     [f'**{total}**', f'{row["seconds_per_frame"]:.2f}'])
+    head = ['method', *domains, *shown, 'mIoU', 's/frame']
     note = (f'mIoU in percent over {first["frames"]} frames, '
             f'seed(s) {", ".join(map(str, first["seeds"]))}.')
-    return '\n'.join([*lines, '', note, ''])
-
-
-def _mean(values: Iterable[Optional[float]]) -> Optional[float]:
-    """Mean of what was scored; None where nothing was."""
-    known = [v for v in values if v is not None]
-    return statistics.fmean(known) if known else None
-
-
-def _number(value: Optional[float]) -> str:
-    return '-' if value is None else f'{value:.2f}'
+    return f'{markdown_table(head, lines)}\n\n{note}\n'
 
 
 def main() -> None:
