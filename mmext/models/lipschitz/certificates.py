@@ -45,7 +45,10 @@ def _channels(values: Numbers, what: str) -> Tensor:
 
 def _image(values: Numbers, x: Tensor) -> Tensor:
     """Numbers, per channel or per sample and channel, over (B, C, ...)."""
-    values = torch.as_tensor(values).to(x)
+    if not isinstance(values, Tensor):
+        # Not as_tensor(values) alone, which takes floats as float32.
+        values = torch.as_tensor(values, dtype=torch.float64)
+    values = values.to(x)
     if values.dim() == 0:
         return values
     tail = [1] * (x.dim() - 2)
@@ -184,8 +187,9 @@ def certified(residual: Tensor,
     Returns:
         Tensor: bool, shape (B, ). A tie, at exactly 0, is not certified.
     """
-    return worst_margin(residual, labels) < -torch.as_tensor(
-        slack, device=residual.device)
+    if not isinstance(slack, Tensor):
+        slack = torch.tensor(slack, dtype=torch.float64)
+    return worst_margin(residual, labels) < -slack.to(residual.device)
 
 
 def radius_from_margin(logits: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ def simplex_weights(weights: Optional[Weights], count: int) -> Tensor:
     """
     if weights is None:
         return torch.full((count, ), 1 / count, dtype=torch.float64)
-    given = torch.as_tensor(weights).detach().to('cpu', torch.float64)
+    given = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
     if given.shape != (count, ):
         raise ValueError(f'Expected a weight for each of the {count} members, '
                          f'but got the shape {tuple(given.shape)}.')

@@ -1,0 +1,462 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Checks of recorded networks: outputs, certificates, attacks."""
+import math
+from typing import List
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmext.models.lipschitz import certificates, ensemble, losses
+from mmext.models.lipschitz.attacks import pgd_attack
+from mmext.models.lipschitz.bound_heads import BoundMLP
+from mmext.models.lipschitz.bounds import Bounds
+from mmext.models.lipschitz.certifier import Certifier
+from mmext.models.lipschitz.layers import MeanShift
+from mmext.models.lipschitz.networks import (BODIES, DistanceNet, MLPFeature,
+                                             build_network)
+from mmext.models.lipschitz.p_norm import distance_modules, p_norm, set_p
+from mmext.models.lipschitz.rounding import RoundingTracker
+from .lipschitz_runs import (F64, PGD_EPS_INDEX, PGD_STEPS, PLAIN, RUNS, Run,
+                             check)
+from .recorded import Recorded, number
+
+# networks --------------------------------------------------------------------
+
+
+def rows(weight: Tensor) -> Tensor:
+    """Weights of 1x1 convolutions as those of a linear layer."""
+    return weight.flatten(1)
+
+
+def layer_numbers(data: Recorded, prefix: str = '') -> List[int]:
+    return sorted(
+        int(i) for _, i in data.match(rf'{prefix}L(\d+)_weight'))
+
+
+def pure_net(data: Recorded, prefix: str = '') -> DistanceNet:
+    """MLP of distance layers, the last one with a bias and negated."""
+    numbers = layer_numbers(data, prefix)
+    weights = [rows(data[f'{prefix}L{i}_weight']) for i in numbers]
+    net = build_network(
+        'mlp', len(weights[-1]), input_size=data.raw('x').shape[1:],
+        depth=len(weights), width=len(weights[0]) / 1024)
+    state = {
+        f'body.layers.fc{i + 1}.weight': w
+        for i, w in enumerate(weights[:-1])
+    }
+    state.update({
+        'head.fc.weight': weights[-1],
+        'head.fc.bias': data[f'{prefix}L{numbers[-1]}_bias']
+    })
+    missing = net.to(weights[0]).load_state_dict(state, strict=False)
+    assert not missing.unexpected_keys
+    assert all(key.endswith('running_mean') for key in missing.missing_keys)
+    set_p(net, math.inf)
+    return net
+
+
+def shifts(net: nn.Module) -> List[Tensor]:
+    return [m.running_mean for m in net.modules() if isinstance(m, MeanShift)]
+
+
+def put_means(net: nn.Module, values: Tensor) -> None:
+    """Running means of all layers, one after another."""
+    sizes = [len(mean) for mean in shifts(net)]
+    for mean, value in zip(shifts(net), values.split(sizes)):
+        mean.copy_(value)
+
+
+def means_of(net: nn.Module) -> Tensor:
+    return torch.cat([mean.clone() for mean in shifts(net)])
+
+
+def decide(data: Recorded, residual: Tensor, key: str) -> Tensor:
+    """Values and decisions of one certificate."""
+    found = certificates.certified(residual, data['label'])
+    data.close(residual, f'{key}_res')
+    data.equal(found, f'{key}_cert')
+    return found
+
+
+# mlp_net ---------------------------------------------------------------------
+
+
+@check('mlp_net')
+def pure_training(data: Recorded, run: Run) -> None:
+    """Property 7: passes in train mode, and the objective's gradients."""
+    net = pure_net(data)
+    x, y = data['x'], data['label']
+    for key, p in data.match(r'train_p(.+)_logits'):
+        put_means(net, torch.zeros_like(means_of(net)))
+        steps = len(data.raw(key))
+        logits, means = [], []
+        with p_norm(net.train(), number(p)):
+            for t in range(steps):
+                logits.append(net(x.roll(t, 0)))
+                means.append(means_of(net))
+        data.close(torch.stack(logits), key)
+        data.close(torch.stack(means), f'train_p{p}_running_mean')
+    to_eval_weights(data, net)
+    eps = data.number('train_eps')
+    for key, mix in data.match(r'hinge([\d_]+)_loss'):
+        net.zero_grad()
+        with p_norm(net.train(), 8.):
+            logits = net(x)
+        data.close(logits, f'hinge{mix}_train_logits')
+        residual = certificates.lipschitz_residual(logits, y, eps)
+        loss = losses.hinge_loss(residual, number(mix))
+        data.close(loss, key)
+        loss.backward()
+        compare_gradients(data, net, f'hinge{mix}_g')
+    data.close(means_of(net), 'pgd_running_mean')
+
+
+def to_eval_weights(data: Recorded, net: DistanceNet) -> None:
+    """The trained means, and the class layer that evaluation uses."""
+    for key, p in data.match(r'train_p(.+)_running_mean'):
+        put_means(net, data[key][-1])
+    for key, i in data.match(r'L(\d+)_weight_eval'):
+        with torch.no_grad():
+            net.head.fc.weight.copy_(rows(data[key]))
+    net.eval()
+
+
+def parametric(net: nn.Module) -> List[nn.Module]:
+    """Layers with a weight, in order of execution."""
+    return [m for m in net.modules() if hasattr(m, 'weight')]
+
+
+def compare_gradients(data: Recorded, net: nn.Module, prefix: str) -> None:
+    for i, layer in enumerate(parametric(net)):
+        data.close(rows(layer.weight.grad), f'{prefix}L{i}_weight')
+        if layer.bias is not None:
+            data.close(layer.bias.grad, f'{prefix}L{i}_bias')
+
+
+def at_eval(data: Recorded) -> DistanceNet:
+    net = pure_net(data)
+    to_eval_weights(data, net)
+    return net
+
+
+@check('mlp_net')
+def pure_certificates(data: Recorded, run: Run) -> None:
+    """Properties 13 and 15: logits, residuals and decisions at each eps."""
+    net, x, y = at_eval(data), data['x'], data['label']
+    for key, p in data.match(r'eval_logits_p(.+)'):
+        with p_norm(net, number(p)):
+            data.close(net(x), key)
+    logits = net(x)
+    before = None
+    for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
+        lipschitz = decide(
+            data, net.lipschitz_residual(x, y, eps), f'e{j}_lip')
+        data.near(certificates.lipschitz_residual(logits, y, eps),
+                  data[f'e{j}_lip_res'])
+        box = certificates.eps_box(x, eps)
+        interval = decide(data, net.residual(box, y), f'e{j}_ibp')
+        box = certificates.eps_box(x, eps, data['down'], data['up'])
+        residual = net.residual(box, y)
+        clamped = decide(data, residual, f'e{j}_ibpclamp')
+        data.equal(residual.argmax(1) == y, f'e{j}_official_cert')
+        assert interval[lipschitz].all() and clamped[interval].all()
+        assert (logits.argmax(1) == y)[clamped].all()
+        assert before is None or before[clamped].all()
+        before = clamped
+
+
+@check('mlp_net')
+def user_units(data: Recorded, run: Run) -> None:
+    """Property 13: the same from a pixel radius, mean and std."""
+    net, x, y = at_eval(data), data['x'], data['label']
+    mean, std = data['mean'].double(), data.number('std')
+    data.near((1 - mean) / std, data['up'])
+    data.near((0 - mean) / std, data['down'])
+    certifier = Certifier(
+        net.body, net.head, mean, std, sound_rounding=False)
+    for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
+        found = certifier.residual(x, y, eps * std)
+        data.close(found.value, f'e{j}_ibpclamp_res')
+        data.equal(found.certified(y), f'e{j}_ibpclamp_cert')
+        found = certifier.residual(x, y, eps * std, 'lipschitz')
+        data.close(found.value, f'e{j}_lip_res')
+        # The slack for rounding costs none of these decisions.
+        sound = Certifier(net.body, net.head, mean, std)
+        data.equal(
+            sound.residual(x, y, eps * std).certified(y),
+            f'e{j}_ibpclamp_cert')
+
+
+@check('mlp_net')
+def pure_layers(data: Recorded, run: Run) -> None:
+    """Property 8: value and interval after each layer."""
+    net, x = at_eval(data), data['x']
+    radii = data.raw('eps_list_normalised').tolist()
+    layers = distance_modules(net)
+    outputs: List[Bounds] = []
+    hooks = [m.register_forward_hook(lambda m, args, out: outputs.append(out))
+             for m in layers]
+    for _, j in data.match(r'e(\d+)_layer0_out'):
+        outputs.clear()
+        net(certificates.eps_box(x, radii[int(j)], data['down'], data['up']))
+        assert len(outputs) == data.count(rf'e{j}_layer\d+_out')
+        for i, out in enumerate(outputs):
+            for name, value in zip(('out', 'lower', 'upper'), out):
+                data.close(value, f'e{j}_layer{i}_{name}')
+    for hook in hooks:
+        hook.remove()
+
+
+@check('mlp_net', [run for run in RUNS if run.dtype == F64])
+def attacked(data: Recorded, run: Run) -> None:
+    """Property 14: the recorded attack, which breaks no certificate.
+
+    In float64 only: a rounding turns the sign of a gradient.
+    """
+    net, x, y = at_eval(data), data['x'], data['label']
+    put_means(net, data['pgd_running_mean'])
+    eps = data.raw('eps_list_normalised').tolist()[PGD_EPS_INDEX]
+    box = data['down'], data['up']
+    data.close(net(x), 'pgd_clean_logits_pinf')
+    residual = net.residual(certificates.eps_box(x, eps, *box), y)
+    certified = certificates.certified(residual, y)
+    data.equal(certified, 'pgd_cert_at_moved_buffers')
+    for key, p in data.match(r'pgd_p([^_]+)_x'):
+        with p_norm(net, number(p)):
+            found = pgd_attack(
+                net, x, y, eps, box, steps=PGD_STEPS, restarts=1, loss='ce',
+                step_size=eps / 4, random_start=False, keep='last')
+            data.close(found, key)
+            data.close(net(found), f'pgd_p{p}_logits')
+        assert (net(found).argmax(1) == y)[certified].all()
+
+
+@check('mlp_net')
+def radii_per_channel(data: Recorded, run: Run) -> None:
+    """Property 20: a std per channel makes the ball a box."""
+    net, x, y = at_eval(data), data['x'], data['label']
+    put_means(net, data['pgd_running_mean'])
+    box = certificates.eps_box(x, data['aniso_eps'], data['down'], data['up'])
+    data.close(net.residual(box, y), 'aniso_res')
+
+
+@check('mlp_net', PLAIN[:1])
+def precision(data: Recorded, run: Run) -> None:
+    """Property 18: float32 stays within the bound of its rounding."""
+    net, x = at_eval(data), data['x']
+    put_means(net, data['pgd_running_mean'])
+    exact = net(x)
+    data.close(exact, 'pgd_clean_logits_pinf')
+    with RoundingTracker() as tracker:
+        rounded = net.float()(x.float()).double()
+    tau = float(tracker.tau(per_sample=False))
+    data.near(tau, data.number('float32_tau_bound'), rtol=1e-5)
+    recorded = data['float32_logits']
+    exact, rounded = exact.detach(), rounded.detach()
+    worst = float((recorded - exact).abs().max())
+    assert worst == pytest.approx(data.number('float32_max_abs_err'))
+    for logits in (rounded, recorded):
+        assert float((logits - exact).abs().max()) <= tau
+
+
+# hybrid_net ------------------------------------------------------------------
+
+
+def hybrid_net(data: Recorded) -> DistanceNet:
+    """Distance features and the head of linear, tanh, linear."""
+    numbers = layer_numbers(data)
+    body = [i for i in numbers if data.raw(f'L{i}_weight').ndim == 4]
+    first, second = (i for i in numbers if i not in body)
+    state = {
+        f'body.layers.fc{i + 1}.weight': rows(data[f'L{i}_weight'])
+        for i in body
+    }
+    for name, i in (('fc1', first), ('fc2', second)):
+        state.update({
+            f'head.{name}.weight': data[f'L{i}_weight'],
+            f'head.{name}.bias': data[f'L{i}_bias']
+        })
+    features = MLPFeature(
+        data.raw('x').shape[1:], depth=len(body),
+        width=len(data.raw('L0_weight')) / 1024)
+    hidden, classes = len(data.raw(f'L{first}_bias')), len(
+        data.raw(f'L{second}_bias'))
+    net = DistanceNet(features,
+                      BoundMLP(features.out_features, hidden, classes))
+    missing = net.to(data['x']).load_state_dict(state, strict=False)
+    assert not missing.unexpected_keys
+    put_means(net, data['running_mean'])
+    set_p(net, math.inf)
+    return net.eval()
+
+
+@check('hybrid_net')
+def hybrid_certificates(data: Recorded, run: Run) -> None:
+    """Property 13: from the pixels, and from features plus and minus eps."""
+    net, x, y = hybrid_net(data), data['x'], data['label']
+    for key, p in data.match(r'eval_logits_p(.+)'):
+        with p_norm(net, number(p)):
+            data.close(net(x), key)
+    ends = data['down'], data['up']
+    for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
+        box = certificates.eps_box(x, eps, *ends)
+        residual = net.residual(box, y)
+        decide(data, residual, f'e{j}_ibpclamp')
+        data.equal(residual.argmax(1) == y, f'e{j}_official_cert')
+        decide(data, net.lipschitz_residual(x, y, eps), f'e{j}_lipfeat')
+        if f'e{j}_feat_out' not in data:
+            continue
+        feat = net.body(box)
+        parts = dict(feat=feat, fc1=net.head.fc1(feat),
+                     tanh=net.head.hidden(feat))
+        for key, name, end in data.match(
+                rf'e{j}_(feat|fc1|tanh)_(out|lower|upper)'):
+            data.close(getattr(parts[name], dict(out='x').get(end, end)), key)
+        logits = net.head(feat)
+        naive = certificates.interval_residual(*logits[1:], y)
+        data.close(naive, f'e{j}_naive_res')
+        assert (naive >= residual - 1e-12).all()
+
+
+@check('hybrid_net')
+def hybrid_training(data: Recorded, run: Run) -> None:
+    """The objective of the "++" recipes and its gradients."""
+    net, x, y = hybrid_net(data), data['x'], data['label']
+    set_p(net.train(), 8.)
+    for key, kappa in data.match(r'k([\d_]+)_loss'):
+        net.zero_grad()
+        features = net.body(x)
+        logits = net.head(features)
+        residual = net.head.lipschitz_residual(features, y,
+                                               data.number('train_eps'))
+        k = number(kappa)
+        loss = k * losses.cross_entropy_residual(residual, y) + (
+            1 - k) * losses.cross_entropy_residual(
+                losses.margins(logits, y), y)
+        data.close(loss, key)
+        data.close(logits, 'train_logits')
+        data.close(residual, 'train_res')
+        if data.count(rf'k{kappa}_gL\d+_weight'):
+            loss.backward()
+            compare_gradients(data, net, f'k{kappa}_g')
+
+
+# ensemble --------------------------------------------------------------------
+
+
+@check('ensemble')
+def averages(data: Recorded, run: Run) -> None:
+    """Property 26: members, average, unanimity and majority."""
+    x, y = data['x'], data['label']
+    count = int(data.number('K'))
+    members = [pure_net(data, f'm{k}_').eval() for k in range(count)]
+    for k, member in enumerate(members):
+        put_means(member, data[f'm{k}_running_mean'])
+    logits = torch.stack([member(x) for member in members])
+    data.close(logits, 'member_logits')
+    data.close(ensemble.average(logits), 'fusion_logits')
+    for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
+        box = certificates.eps_box(x, eps, data['down'], data['up'])
+        residuals = torch.stack([
+            certificates.interval_residual(*member(box)[1:], y)
+            for member in members
+        ])
+        data.close(residuals, f'e{j}_member_res')
+        certified = torch.stack(
+            [certificates.certified(r, y) for r in residuals])
+        data.equal(certified, f'e{j}_member_cert')
+        fusion = decide(data, ensemble.average(residuals), f'e{j}_fusion')
+        data.equal(ensemble.unanimous(certified), f'e{j}_unanimous_cert')
+        data.equal(ensemble.majority(certified), f'e{j}_majority_cert')
+        assert fusion[ensemble.unanimous(certified)].all()
+        lipschitz = certificates.lipschitz_residual(
+            ensemble.average(logits), y, eps)
+        data.equal(
+            certificates.certified(lipschitz, y), f'e{j}_fusion_lip_cert')
+
+
+@check('ensemble', PLAIN)
+def soft_vote(data: Recorded, run: Run) -> None:
+    """Property 28: no rule on offer certifies the counterexample."""
+    worst, attack = data['vote_ub_margin'], data['vote_attack_logits']
+    y = torch.zeros(1, dtype=torch.long, device=worst.device)
+    data.close(worst.softmax(1).mean(0), 'vote_rule_score')
+    data.close(attack.softmax(1).mean(0), 'vote_attack_score')
+    # The unsound rule: it certifies what an attack changes.
+    assert int(data['vote_rule_score'].argmax()) == 0
+    assert int(data['vote_attack_score'].argmax()) != 0
+    moved = attack - attack[:, :1]
+    assert (moved <= worst).all()
+    # On one coordinate the other end of the interval mirrors the attack.
+    mirrored = torch.cat([moved[:, :1], moved[:, 1:].flip(1)], 1)
+    lower = torch.minimum(moved, mirrored)
+    residuals = worst[:, None]
+    each = torch.stack([certificates.certified(r, y) for r in residuals])
+    assert not certificates.certified(ensemble.average(residuals), y).any()
+    assert not ensemble.unanimous(each).any()
+    assert not ensemble.majority(each).any()
+    bound = ensemble.soft_vote_bound(lower[:, None], residuals, y)
+    assert not certificates.certified(bound, y).any()
+
+
+# arch ------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def fill(net: nn.Module, seed: float) -> None:
+    """Weights, identity entries and running means by formula."""
+    t = 0
+
+    def wave(like: Tensor, amplitude: float) -> Tensor:
+        n = torch.arange(like.numel(), dtype=F64).view(like.shape)
+        return amplitude * torch.sin(0.37 * n + 1.1 * t + seed)
+
+    for layer in distance_modules(net):
+        weight = layer.weight
+        weight.copy_(wave(weight, 1.))
+        outputs, inputs = weight.shape[:2]
+        if inputs <= outputs:
+            for o in range(outputs):
+                middle = tuple(k // 2 for k in weight.shape[2:])
+                weight[(o, o % inputs, *middle)] = -10.
+        t += 1
+        if layer.bias is not None:
+            layer.bias.copy_(wave(layer.bias, 0.1))
+            t += 1
+        if layer.mean_shift is not None:
+            mean = layer.mean_shift.running_mean
+            c = torch.arange(len(mean), dtype=F64)
+            mean.copy_(5 + torch.cos(0.5 * c + t))
+
+
+@check('arch')
+def architectures(data: Recorded, run: Run) -> None:
+    """Property 12: outputs, bounds and parameter counts."""
+    hidden, classes = (int(data.number(k)) for k in ('hidden', 'num_classes'))
+    widths = dict(conv=data.number('conv_net_width') / 32)
+    seed, eps = data.number('fill_seed'), data.number('bound_eps')
+    assert math.isclose(
+        data.number('input_seed_factor'), 0.013 * (1 + seed))
+    for name in {name for _, name in data.match(r'(.+)_nparams')}:
+        arch = name.replace('_feature', '')
+        options = dict(hidden=hidden)
+        if arch in widths:
+            options['width'] = widths[arch]
+        net = BODIES[arch](**options) if name.endswith('_feature') else \
+            build_network(arch, classes, **options)
+        count = sum(p.numel() for p in net.parameters())
+        data.equal(count, f'{name}_nparams')
+        fill(net.to(device=run.device, dtype=F64), seed)
+        net = net.to(run.dtype).eval()
+        images = len(data.raw(f'{name}_lower'))
+        n = torch.arange(images * 3 * 32 * 32, dtype=F64)
+        x = 2 * torch.sin(data.number('input_seed_factor') * n)
+        x = x.view(images, 3, 32, 32).to(run.device, run.dtype)
+        for key, p in data.match(rf'{name}_out_p(\w+)'):
+            with p_norm(net, number(p)):
+                data.close(net(x), key)
+        set_p(net, math.inf)
+        box = net(Bounds(None, x - eps, x + eps))
+        data.close(box.lower, f'{name}_lower')
+        data.close(box.upper, f'{name}_upper')

@@ -1,0 +1,51 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""l-infinity-distance nets against numbers recorded from the authors' code.
+
+The folder is ``$MMEXT_GOLDEN/lipschitz``. Sizes, exponents, radii, weights
+of losses and the number of layers, members and schedules are read from the
+files, so that another recording of the same format works too. The checks are
+in ``lipschitz_operator.py``, ``lipschitz_networks.py`` and
+``lipschitz_training.py``; each runs with every backend of the operator that
+this machine has, in float64 and float32.
+:func:`test_every_array_is_compared` fails on an array that no check asks for.
+"""
+import os
+from pathlib import Path
+
+import pytest
+
+from . import (lipschitz_networks, lipschitz_operator,  # noqa: F401
+               lipschitz_training)
+from .lipschitz_runs import CHECKS, RUNS, need
+from .recorded import Recorded
+
+ROOT = Path(
+    os.environ.get('MMEXT_GOLDEN',
+                   Path(__file__).parents[2].parent / 'shared' /
+                   'golden')) / 'lipschitz'
+FILES = sorted(path.stem for path in ROOT.glob('*.npz'))
+pytestmark = pytest.mark.skipif(
+    not FILES,
+    reason=f'no golden numbers in {ROOT}; set MMEXT_GOLDEN to the folder '
+    'that holds lipschitz/')
+CASES = [
+    pytest.param(file, function, run,
+                 id=f'{file}-{function.__name__}-{run}')
+    for file in FILES for function, runs in CHECKS[file] for run in runs
+]
+
+
+@pytest.mark.parametrize('file, function, run', CASES)
+def test_recorded(file, function, run, monkeypatch):
+    need(run, monkeypatch)
+    function(Recorded(ROOT / f'{file}.npz', run.dtype, run.device), run)
+
+
+@pytest.mark.parametrize('file', FILES)
+def test_every_array_is_compared(file):
+    """A key that no check asks for would be a number nobody compares."""
+    assert CHECKS[file], f'no check reads {file}.npz'
+    data = Recorded(ROOT / f'{file}.npz')
+    for function, _ in CHECKS[file]:
+        function(data, RUNS[0])
+    assert not data.unused
