@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .layers import MeanShift
 from .p_norm import p_norm

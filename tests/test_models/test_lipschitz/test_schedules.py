@@ -71,6 +71,7 @@ def test_property_21_stock_learning_rate(golden, prefix):
             by_epoch=True,
             begin=begin,
             T_max=total - begin,
+            end=total + 1,
             eta_min=0.,
             convert_to_iter_based=True)
         rates = run(cfg, schedule, n * total)
