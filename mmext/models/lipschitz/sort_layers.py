@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The SortNet neuron: a fixed average of the largest differences."""
+import math
 from typing import Any, Optional, Tuple, Union
 
 import torch
@@ -162,8 +163,8 @@ class _SortMixin:
                 outs.append(
                     lp_distance(part, weight, self.p, groups=self.groups))
                 continue
-            kept = part.reshape(len(part), self.groups, -1)[...,
-                                                            keep].flatten(1)
+            kept = part.unflatten(1, (self.groups, weight.shape[1]))
+            kept = kept[..., keep].flatten(1)
             outs.append(
                 lp_distance(kept, weight[:, keep], self.p, groups=self.groups))
         return torch.cat(outs)
@@ -207,7 +208,8 @@ class SortDistLinear(_SortMixin, LpDistLinear):
         """(..., in_features) to (..., out_features)."""
         rows = x.reshape(-1, x.shape[-1])
         per_sample = len(rows) // max(1, len(x))
-        return self._rows(rows, per_sample).reshape(*x.shape[:-1], -1)
+        return self._rows(rows, per_sample).reshape(*x.shape[:-1],
+                                                    self.out_features)
 
     def distance_bounds(self, lower: Tensor,
                         upper: Tensor) -> Tuple[Tensor, Tensor]:
@@ -252,8 +254,8 @@ class SortDistConv2d(_SortMixin, LpDistConv2d):
         reach = self.dilation * (self.kernel_size - 1) + 1
         side = [(n + 2 * self.padding - reach) // self.stride + 1
                 for n in like.shape[2:]]
-        return rows.reshape(len(like), side[0] * side[1],
-                            -1).transpose(1, 2).unflatten(2, side)
+        rows = rows.reshape(len(like), math.prod(side), self.out_channels)
+        return rows.transpose(1, 2).unflatten(2, side)
 
     def distance(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) to (B, out_channels, H', W')."""

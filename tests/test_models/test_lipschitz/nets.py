@@ -1,0 +1,94 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Small distance nets, random and trained, for the tests of this folder."""
+import functools
+import math
+
+import torch
+import torch.nn.functional as F
+
+from mmext.models.lipschitz.bound_heads import DistanceHead
+from mmext.models.lipschitz.networks import (DistanceNet, VGGFeature,
+                                             build_network)
+from mmext.models.lipschitz.p_norm import set_p
+
+MEAN, STD = 0.4, 0.25
+LOW, HIGH = -MEAN / STD, (1 - MEAN) / STD
+
+
+class ThinVGG(VGGFeature):
+    """The 21 layers with fewer channels."""
+    stages = ((3, 8), (3, 12), (5, 12), (5, 16), (5, 16))
+
+
+def pixels(count, size, seed=0):
+    """Random normalised images of pixels in [0, 1]."""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.rand(count, *size, generator=generator) - MEAN) / STD
+
+
+def settle(net, seed=0):
+    """Evaluation at p = inf with running means of random images.
+
+    Untouched means of 0 leave the values of deep layers near 10 and above,
+    where the identity entries rule and a test sees one path only.
+    """
+    set_p(net, math.inf)
+    for module in net.modules():
+        if hasattr(module, 'momentum'):
+            module.momentum = 1.
+    net.train()
+    with torch.no_grad():
+        net(pixels(16, net.body.input_size, seed))
+    return net.eval()
+
+
+def small(arch, classes=5, seed=0, **kwargs):
+    """A random net of an architecture, ready to certify."""
+    torch.manual_seed(seed)
+    if arch == 'vgg':
+        body = ThinVGG((3, 16, 16), hidden=24)
+        return settle(
+            DistanceNet(body, DistanceHead(body.out_features, classes)))
+    options = dict(
+        mlp=dict(input_size=(2, 4, 4), depth=4, width=24 / 1024),
+        conv=dict(input_size=(3, 8, 8), width=4 / 32, hidden=24),
+        lenet=dict(input_size=(1, 20, 20), hidden=24),
+        alexnet=dict(input_size=(3, 20, 20), hidden=24))[arch]
+    return settle(build_network(arch, classes, **{**options, **kwargs}))
+
+
+def blobs(count, seed=0, classes=4, noise=0.15):
+    """Images of pixels in [0, 1] around one prototype per class."""
+    centres = torch.rand(
+        classes, 1, 4, 4, generator=torch.Generator().manual_seed(7))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (count, ), generator=generator)
+    images = centres[labels] + noise * torch.randn(
+        count, 1, 4, 4, generator=generator)
+    return (images.clamp(0, 1) - MEAN) / STD, labels
+
+
+@functools.lru_cache(maxsize=None)
+def trained(head_hidden=None, steps=160, seed=0):
+    """A net trained on blobs from p = 8 to inf, and an average of it."""
+    torch.manual_seed(seed)
+    net = build_network(
+        'mlp', 4, head_hidden, input_size=(1, 4, 4), depth=3, width=32 / 1024)
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.02, betas=(.9, .99))
+    average = {k: v.clone() for k, v in net.state_dict().items()}
+    net.train()
+    for step in range(steps):
+        ratio = step / (0.8 * steps)
+        set_p(net, 8 * 125**ratio if ratio < 1 else math.inf)
+        for group in optimizer.param_groups:
+            group['lr'] = 0.02 * (1 - step / steps)
+        x, labels = blobs(64, seed=1000 * seed + step + 1)
+        residual = net.lipschitz_residual(x, labels, 0.4)
+        loss = F.cross_entropy(residual, labels) if head_hidden else \
+            residual.clamp(min=0).amax(1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        for key, value in net.state_dict().items():
+            average[key].lerp_(value, 0.1)
+    return net.eval(), average
