@@ -1,10 +1,16 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Parts for mmpretrain classifiers."""
+from .certified_ensemble import CertifiedEnsemble
+from .lip_backbones import LipAlexNet, LipConv, LipLeNet, LipMLP, LipVGG
+from .lip_heads import BoundMLPHead, LipClsHead
+from .lipschitz_classifier import LipschitzClassifier
 from .mosa_swin import MoSASwinBlock, MoSAWindowAttention
 from .mosa_vit import ImageClassifierHost, MoSAViTAttention, MoSAViTLayer
 from .split_dropout_vit import SplitDropoutViT
 
 __all__ = [
-    'ImageClassifierHost', 'MoSASwinBlock', 'MoSAViTAttention',
-    'MoSAViTLayer', 'MoSAWindowAttention', 'SplitDropoutViT'
+    'BoundMLPHead', 'CertifiedEnsemble', 'ImageClassifierHost', 'LipAlexNet',
+    'LipClsHead', 'LipConv', 'LipLeNet', 'LipMLP', 'LipVGG',
+    'LipschitzClassifier', 'MoSASwinBlock', 'MoSAViTAttention', 'MoSAViTLayer',
+    'MoSAWindowAttention', 'SplitDropoutViT'
 ]

@@ -27,10 +27,7 @@ class SplitDropoutViT(VisionTransformer):
         ...     proj_drop_rate=0.0)
     """
 
-    def __init__(self,
-                 *args,
-                 proj_drop_rate: float = 0.0,
-                 **kwargs) -> None:
+    def __init__(self, *args, proj_drop_rate: float = 0.0, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         for layer in self.layers:
             layer.attn.proj_drop.p = proj_drop_rate

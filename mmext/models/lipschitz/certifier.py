@@ -96,6 +96,11 @@ class Certifier:
         self.sound_rounding = sound_rounding
         self.program = program
 
+    @property
+    def lipschitz(self) -> bool:
+        """bool: Whether half the margin is a radius of the logits."""
+        return self.head.lipschitz
+
     def _check(self, x: Tensor) -> None:
         modules = [
             m for m in (self.features, self.head) if isinstance(m, nn.Module)
@@ -235,7 +240,7 @@ class Certifier:
         high = torch.ones(len(x)) if high is None else high
         low, high = (t.to(x.device, torch.float64) for t in (low, high))
         guess = low
-        if self.head.lipschitz:
+        if self.lipschitz:
             guess = self._lipschitz_radius(x, labels)
             if method == 'lipschitz':
                 return guess, labels
