@@ -1,0 +1,310 @@
+// Copyright (c) mmext contributors. All rights reserved.
+// Both gradients in one pass. Vectors hold cells of a window here, so that
+// neither gradient needs a sum over lanes:
+//   slope = (|d| / y)^(p - 1) sign(d) grad,   grad_x += slope,
+//   grad_w -= slope.
+// A task owns a range of cells, hence its part of both gradients.
+#pragma once
+
+#include "forward.h"
+
+namespace lp {
+
+// Windows per panel, and outputs per block: w and grad_w of a block stay in
+// the second-level cache.
+constexpr int64_t kPanel = 32;
+constexpr int64_t kOutputs = 512;
+constexpr int64_t kCellBytes = 256 << 10;
+
+// What the tile needs to know of an output of a window, kRows windows at a
+// time: [outputs][kFields][kRows].
+enum Field { kInverse, kGrad, kLeast, kY, kFields };
+
+template <class T>
+struct Slope {
+  T p;
+  T exponent;  // p - 1
+  Kind kind;
+};
+
+template <int P, class T>
+LP_INLINE Vec<T> integer_slope(Vec<T> t) {
+  if constexpr (P % 2 == 0)
+    return int_power<P - 1>(t);
+  else
+    return int_power<P - 2>(t) * vabs<T>(t);
+}
+
+// x, grad_x [kRows][width] at one vector of cells; w, grad_w
+// [outputs][lanes].
+template <int P, Kind K, class T>
+void slope_tile(const T* x, T* grad_x, int64_t width, const T* w, T* grad_w,
+                const T* fields, int64_t outputs, const Slope<T>& f) {
+  Vec<T> v[kRows], g[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    v[r] = load<T>(x + r * width);
+    g[r] = load<T>(grad_x + r * width);
+  }
+  for (int64_t o = 0; o < outputs; ++o) {
+    const T* q = fields + o * kFields * kRows;
+    const Vec<T> wo = load<T>(w + o * lanes<T>());
+    // Two sums, as one would wait for its own result.
+    Vec<T> sum[2] = {load<T>(grad_w + o * lanes<T>()), Vec<T>{}};
+#pragma GCC unroll 8
+    for (int r = 0; r < kRows; ++r) {
+      const Vec<T> d = v[r] - wo;
+      Vec<T> slope;
+      if constexpr (K == Kind::kInteger) {
+        slope = integer_slope<P, T>(d * q[kInverse * kRows + r]);
+      } else if constexpr (K == Kind::kGeneral) {
+        const Vec<T> a = vabs<T>(d);
+        slope = power<T>(a * q[kInverse * kRows + r], f.exponent);
+        slope = copysign<T>(slope, d);
+        slope = (Vec<T>)((VecI<T>)slope & (a > T(0)));
+      } else {
+        const Vec<T> a = vabs<T>(d);
+        const Vec<T> least = set1<T>(q[kLeast * kRows + r]);
+        if (__builtin_expect(bits_greater<T>(a, least) == 0, 1)) continue;
+        slope = power_1p<T>((a - q[kY * kRows + r]) * q[kInverse * kRows + r],
+                            f.exponent);
+        slope = copysign<T>(slope, d);
+        slope = (Vec<T>)((VecI<T>)slope & (a > least));
+      }
+      const T upstream = q[kGrad * kRows + r];
+      g[r] += slope * upstream;
+      sum[r % 2] += slope * upstream;
+    }
+    store<T>(grad_w + o * lanes<T>(), sum[0] + sum[1]);
+  }
+  for (int r = 0; r < kRows; ++r) store<T>(grad_x + r * width, g[r]);
+}
+
+template <class T>
+void run_slope(const T* x, T* grad_x, int64_t width, const T* w, T* grad_w,
+               const T* fields, int64_t outputs, const Slope<T>& f) {
+#define LP_ARGS x, grad_x, width, w, grad_w, fields, outputs, f
+  if (f.kind == Kind::kLarge)
+    return slope_tile<0, Kind::kLarge, T>(LP_ARGS);
+  if (f.kind == Kind::kGeneral)
+    return slope_tile<0, Kind::kGeneral, T>(LP_ARGS);
+#define LP_CASE(P) \
+  case P:          \
+    return slope_tile<P, Kind::kInteger, T>(LP_ARGS);
+  switch ((int)f.p) {
+    LP_CASE(2) LP_CASE(3) LP_CASE(4) LP_CASE(5) LP_CASE(6) LP_CASE(7)
+    LP_CASE(8) LP_CASE(9) LP_CASE(10) LP_CASE(11) LP_CASE(12) LP_CASE(13)
+    LP_CASE(14) LP_CASE(15) LP_CASE(16)
+  }
+#undef LP_CASE
+#undef LP_ARGS
+}
+
+// How cells and images are cut into tasks.
+struct Cut {
+  int64_t channels, blocks;  // channels per block, blocks per group
+  int64_t splits;            // parts of the batch, each with its own grad_w
+
+  Cut(const Shape& s, int64_t lane) {
+    const int64_t n = s.group_channels(), area = s.area();
+    const int64_t rows = std::min(s.group_outputs(), kOutputs);
+    // A block's w and grad_w, a multiple of whole vectors of cells.
+    const int64_t vectors =
+        std::max<int64_t>(1, kCellBytes / (2 * kBytes * rows));
+    int64_t best = 1;
+    double score = -1;
+    for (int64_t c = std::min(n, std::max<int64_t>(1, vectors * lane / area));
+         c >= 1; --c) {
+      const int64_t padded = (c * area + lane - 1) / lane * lane;
+      // Full vectors count most, then a task per thread.
+      const double fill = (double)(c * area) / padded;
+      const double busy = std::min(
+          1., (double)(s.groups * ((n + c - 1) / c)) / (2 * s.threads));
+      if (fill * (3 + busy) > score + 1e-9) score = fill * (3 + busy), best = c;
+    }
+    channels = best;
+    blocks = (n + channels - 1) / channels;
+    const int64_t tasks = s.groups * blocks;
+    splits = std::max<int64_t>(
+        1, std::min(s.batch, (s.threads + tasks - 1) / tasks));
+    if (tasks >= s.threads) splits = 1;
+  }
+};
+
+template <class T>
+struct Backward {
+  const Shape& s;
+  const T *grad, *x, *w, *y;
+  T *grad_x, *grad_w;  // or null; both start at zero
+  Slope<T> slope;
+  T cut;
+
+  struct Scratch {
+    std::vector<T> w, grad_w, x, grad_x, fields;
+  };
+
+  // Upstream gradients and distances of a panel, from [o][position].
+  void fill(const std::vector<Window>& windows, int64_t count, int64_t first,
+            int64_t outputs, T* fields) const {
+    const int64_t step = s.positions();
+    for (int64_t l = 0; l < kPanel; ++l) {
+      T* q = fields + l / kRows * outputs * kFields * kRows + l % kRows;
+      const T* g = l < count ? grad + windows[l].out + first * step : nullptr;
+      const T* d = l < count ? y + windows[l].out + first * step : nullptr;
+      for (int64_t o = 0; o < outputs; ++o, q += kFields * kRows) {
+        if (l >= count) {  // a row of no window: its slope is 0
+          q[kGrad * kRows] = q[kInverse * kRows] = q[kY * kRows] = T(0);
+          q[kLeast * kRows] = std::numeric_limits<T>::max();
+          continue;
+        }
+        const T far = std::max(d[o * step], std::numeric_limits<T>::min());
+        q[kGrad * kRows] = g[o * step];
+        q[kInverse * kRows] = T(1) / far;
+        q[kLeast * kRows] = far * cut;
+        q[kY * kRows] = far;
+      }
+    }
+  }
+
+  // Cells of some channels, images first_image ... last_image - 1.
+  void task(int64_t group, int64_t channel, int64_t channels,
+            int64_t first_image, int64_t last_image, T* target,
+            Scratch& b) const {
+    const int64_t lane = lanes<T>(), area = s.area();
+    const int64_t cells = channels * area;
+    const int64_t vectors = (cells + lane - 1) / lane, width = vectors * lane;
+    const Taps taps(s, group * s.group_channels() + channel, channels);
+    const int64_t n = s.group_outputs();
+    b.x.resize(kPanel * width), b.grad_x.resize(kPanel * width);
+    for (int64_t o = 0; o < n; o += kOutputs) {
+      const int64_t outputs = std::min(kOutputs, n - o);
+      const int64_t first = group * n + o;
+      const int64_t block = outputs * lane;  // of one vector of cells
+      b.w.assign(vectors * block, T(0)), b.grad_w.assign(vectors * block, T(0));
+      b.fields.resize(kPanel * outputs * kFields);
+      for (int64_t i = 0; i < outputs; ++i) {
+        const T* from = w + (first + i) * s.row() + channel * area;
+        for (int64_t k = 0; k < cells; ++k)
+          b.w[k / lane * block + i * lane + k % lane] = from[k];
+      }
+      const int64_t end = last_image * s.positions();
+      for (int64_t m = first_image * s.positions(); m < end; m += kPanel) {
+        const int64_t count = std::min(kPanel, end - m);
+        std::vector<Window> windows(kPanel);
+        for (int64_t l = 0; l < count; ++l) windows[l] = Window(s, m + l);
+        copy_rows<T>(s, x, taps, windows, count, width, b.x.data());
+        std::fill(b.grad_x.begin(), b.grad_x.end(), T(0));
+        fill(windows, count, first, outputs, b.fields.data());
+        for (int64_t v = 0; v < vectors; ++v)
+          for (int64_t l = 0; l < count; l += kRows)
+            run_slope<T>(b.x.data() + l * width + v * lane,
+                         b.grad_x.data() + l * width + v * lane, width,
+                         b.w.data() + v * block, b.grad_w.data() + v * block,
+                         b.fields.data() + l * outputs * kFields, outputs,
+                         slope);
+        if (grad_x)
+          add_rows<T>(s, grad_x, taps, windows, count, width,
+                      b.grad_x.data());
+      }
+      if (!target) continue;
+      for (int64_t i = 0; i < outputs; ++i) {
+        T* to = target + (first + i) * s.row() + channel * area;
+        for (int64_t k = 0; k < cells; ++k)
+          to[k] = -b.grad_w[k / lane * block + i * lane + k % lane];
+      }
+    }
+  }
+
+  void run() const {
+    const Cut c(s, lanes<T>());
+    const int64_t size = s.outputs * s.row();
+    std::vector<T> parts(grad_w ? (c.splits - 1) * size : 0);
+    const int64_t tasks = s.groups * c.blocks * c.splits;
+#pragma omp parallel num_threads((int)s.threads)
+    {
+      Scratch b;
+#pragma omp for schedule(dynamic)
+      for (int64_t i = 0; i < tasks; ++i) {
+        const int64_t part = i % c.splits;
+        const int64_t channel = i / c.splits % c.blocks * c.channels;
+        T* target = !grad_w ? nullptr
+                    : part  ? parts.data() + (part - 1) * size
+                            : grad_w;
+        task(i / c.splits / c.blocks, channel,
+             std::min(c.channels, s.group_channels() - channel),
+             part * s.batch / c.splits, (part + 1) * s.batch / c.splits, target,
+             b);
+      }
+    }
+    for (int64_t part = 1; grad_w && part < c.splits; ++part)
+      for (int64_t i = 0; i < size; ++i)
+        grad_w[i] += parts[(part - 1) * size + i];
+  }
+};
+
+template <class T>
+void backward_finite(const Shape& s, const T* grad, const T* x, const T* w,
+                     const T* y, double p, T* grad_x, T* grad_w) {
+  const double cut = p > 1 ? negligible<T>(p - 1, s.row()) : 0.;
+  const Kind kind = p == std::floor(p) && p >= 2 && p <= 16 ? Kind::kInteger
+                    : cut > kDirect                         ? Kind::kLarge
+                                                            : Kind::kGeneral;
+  const Backward<T> f{s,      grad,   x,
+                      w,      y,      grad_x,
+                      grad_w, {(T)p, (T)(p - 1), kind}, (T)cut};
+  f.run();
+}
+
+// The gradient goes to the cell that index names; images and outputs are
+// owned by one thread each.
+template <class T>
+void backward_inf(const Shape& s, const T* grad, const int32_t* index,
+                  T* grad_x, T* grad_w) {
+  const int64_t step = s.positions(), n = s.group_outputs();
+  const bool vectors = s.area() == 1 && s.height * s.width == 1;
+#pragma omp parallel num_threads((int)s.threads)
+  {
+    const Taps taps(s, 0, s.group_channels());
+    if (grad_x) {
+#pragma omp for schedule(static)
+      for (int64_t b = 0; b < s.batch; ++b) {
+        T* image = grad_x + b * s.image();
+        for (int64_t o = 0; o < s.outputs; ++o) {
+          T* part = image + o / n * s.group_channels() * s.height * s.width;
+          for (int64_t i = 0; i < step; ++i) {
+            const int64_t at = (b * s.outputs + o) * step + i;
+            const int32_t sign = index[at] >> 31;
+            const int32_t k = index[at] ^ sign;
+            const T value = sign ? -grad[at] : grad[at];
+            if (vectors) {
+              part[k] += value;
+              continue;
+            }
+            const int64_t h = i / s.out_width * s.stride_h - s.pad_h;
+            const int64_t w = i % s.out_width * s.stride_w - s.pad_w;
+            if (h + taps.h[k] >= 0 && h + taps.h[k] < s.height &&
+                w + taps.w[k] >= 0 && w + taps.w[k] < s.width)
+              part[h * s.width + w + taps.offset[k]] += value;
+          }
+        }
+      }
+    }
+    if (grad_w) {
+      // A cache line of index entries at a time.
+      const int64_t chunk = step > 1 ? 1 : 16;
+#pragma omp for schedule(static)
+      for (int64_t first = 0; first < s.outputs; first += chunk) {
+        const int64_t last = std::min(first + chunk, s.outputs);
+        for (int64_t b = 0; b < s.batch; ++b)
+          for (int64_t o = first; o < last; ++o)
+            for (int64_t i = 0; i < step; ++i) {
+              const int64_t at = (b * s.outputs + o) * step + i;
+              const int32_t sign = index[at] >> 31;
+              grad_w[o * s.row() + (index[at] ^ sign)] +=
+                  sign ? grad[at] : -grad[at];
+            }
+      }
+    }
+  }
+}
+
+}  // namespace lp
