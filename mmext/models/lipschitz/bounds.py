@@ -102,8 +102,8 @@ def check_certifiable(training: bool,
         raise CertificationError(
             f'{what} has p = {p:g}; bounds and certificates hold at p = inf '
             'only (at finite p a neuron stretches distances by up to '
-            'n^(1/p)). Evaluate inside `with p_norm(model, math.inf):`, or '
-            'let PNormScheduleHook do it.')
+            'n^(1/p)). Evaluate inside `with p_norm(model, math.inf):` of '
+            'mmext.models.lipschitz.p_norm, or let PNormScheduleHook do it.')
     device = value.lower.device.type
     if torch.is_autocast_enabled(device):
         raise CertificationError(

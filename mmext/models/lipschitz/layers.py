@@ -1,7 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Layers of l_p-distance neurons: distance, mean shift, bias."""
 import math
-from typing import Any, Optional, Tuple, Union
+from typing import Optional, Tuple, Union
 
 import torch
 import torch.distributed as dist
@@ -9,25 +9,10 @@ import torch.nn as nn
 from torch import Tensor
 
 from .bounds import Bounds, Value, check_certifiable, map_bounds
-from .functional import (inf_distance_bounds, inf_distance_bounds_conv2d,
-                         lp_distance, lp_distance_conv2d)
+from .functional import (check_p, inf_distance_bounds,
+                         inf_distance_bounds_conv2d, lp_distance,
+                         lp_distance_conv2d)
 from .rounding import note, summation_error
-
-
-def check_p(p: Any) -> float:
-    """An exponent as a float.
-
-    Raises:
-        ValueError: If it is not a number above 0.
-    """
-    try:
-        value = float(p)
-    except (TypeError, ValueError):
-        value = math.nan
-    if not value > 0.:
-        raise ValueError('p is a number above 0 or math.inf (float("inf")), '
-                         f'but got {p!r}.')
-    return value
 
 
 class MeanShift(nn.Module):

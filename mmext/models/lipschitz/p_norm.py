@@ -5,7 +5,8 @@ from typing import Iterator, List
 
 import torch.nn as nn
 
-from .layers import DistanceLayer, check_p
+from .functional import check_p
+from .layers import DistanceLayer
 
 
 def distance_modules(model: nn.Module) -> List[DistanceLayer]:
@@ -28,7 +29,7 @@ def set_p(model: nn.Module, p: float) -> None:
         p (float): A number above 0, or ``math.inf``.
 
     Raises:
-        ValueError: If ``p`` is none.
+        ConfigError: If ``p`` is no such number.
     """
     p = check_p(p)
     for module in distance_modules(model):

@@ -262,8 +262,8 @@ def test_p_is_a_plain_float_that_no_state_holds():
     assert get_p(copy.deepcopy(net)) == 9.5
     assert get_p(pickle.loads(pickle.dumps(net))) == 9.5
     assert get_p(net.half()) == 9.5
-    for wrong in (0, -1, math.nan, 'eight', None):
-        with pytest.raises(ValueError, match='p is a number above 0'):
+    for wrong in (0, -1, math.nan, 'eight', None, torch.tensor(8.)):
+        with pytest.raises(ValueError, match='p is expected to be'):
             set_p(net, wrong)
     with pytest.raises(ValueError, match='no distance layer'):
         get_p(torch.nn.Dropout(p=0.5))
