@@ -3,9 +3,10 @@
 import json
 from pathlib import Path
 from statistics import median
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmext.models.adapters import save_adapter
 from mmext.models.adapters.report import adapter_report
@@ -98,17 +99,21 @@ class PeftComparison:
         metric (str): Name of the score, of which more is better.
         keep_checkpoints (bool): Keep checkpoints that are done with.
             Defaults to False.
+        say (Callable): Gets a line for each run. Defaults to mmengine's
+            ``print_log``.
     """
 
     def __init__(self,
                  root: Path,
                  seeds: Sequence[int],
                  metric: str,
-                 keep_checkpoints: bool = False) -> None:
+                 keep_checkpoints: bool = False,
+                 say: Callable[[str], None] = print_log) -> None:
         self.root = root
         self.seeds = list(seeds)
         self.metric = metric
         self.keep_checkpoints = keep_checkpoints
+        self.say = say
 
     def _folder(self, method: Method, rate: float, seed: int,
                 report: str) -> RunFolder:
@@ -139,7 +144,7 @@ class PeftComparison:
         path = folder.path
         if folder.finished and not (again and _checkpoint(path, cfg) is None):
             if not again:
-                print(f'reused  {path}', flush=True)
+                self.say(f'reused  {path}')
             return json.loads(folder.report.read_text())
         resume = ['--resume'] if folder.resumable else []
         if not resume:
@@ -148,7 +153,7 @@ class PeftComparison:
                 old.unlink()
         folder.start()
         (path / 'tested.json').unlink(missing_ok=True)
-        print(f'running {path}', flush=True)
+        self.say(f'running {path}')
         peak, diverged = 0., False
         try:
             peak = folder.run('train', [

@@ -37,6 +37,7 @@ are removed once they were tested or their rate lost, unless
 ``--keep-checkpoints`` is given; logs, scores and the merged adapters stay.
 """
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Dict, List
 
@@ -204,7 +205,8 @@ def main(argv=None) -> None:
     MMLogger.get_instance('mmext', log_level='WARNING')
     methods = methods_of(args)
     comparison = PeftComparison(root, args.seeds, args.metric,
-                                args.keep_checkpoints)
+                                args.keep_checkpoints,
+                                partial(print, flush=True))
     rows: Dict[str, dict] = {}
     chosen: Dict[str, float] = {}
     for label, method in zip(labels_of(methods), methods):

@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Parameter-efficient tuning with (mixtures of sparse) adapters, host-free."""
+from .attention_low_rank import AdaptedAttention, AttentionLoRA
 from .blocks import (AdaptedBlock, AdaptedSwinBlock, Host, find_host,
                      register_host)
 from .bottleneck import AdaptFormer, Bottleneck, Houlsby, Pfeiffer
@@ -15,11 +16,11 @@ from .tuning import ScaleShift
 from .update_guard import UpdateGuard
 
 __all__ = [
-    'AdaptFormer', 'AdaptedBlock', 'AdaptedSwinBlock', 'AdapterError',
-    'AdapterSlot', 'Bottleneck', 'Host', 'Houlsby', 'LoRA', 'LowRankPart',
-    'MaskedLinear',
-    'MoSAModel', 'Pfeiffer', 'ReadsInput', 'ScaleShift', 'SplitLinear',
-    'SplitOptions', 'UpdateGuard', 'attach', 'detach', 'find_host',
-    'load_adapter', 'load_standard', 'model_from_adapter', 'read_adapter',
-    'register_adapted', 'register_host', 'save_adapter', 'slots'
+    'AdaptFormer', 'AdaptedAttention', 'AdaptedBlock', 'AdaptedSwinBlock',
+    'AdapterError', 'AdapterSlot', 'AttentionLoRA', 'Bottleneck', 'Host',
+    'Houlsby', 'LoRA', 'LowRankPart', 'MaskedLinear', 'MoSAModel', 'Pfeiffer',
+    'ReadsInput', 'ScaleShift', 'SplitLinear', 'SplitOptions', 'UpdateGuard',
+    'attach', 'detach', 'find_host', 'load_adapter', 'load_standard',
+    'model_from_adapter', 'read_adapter', 'register_adapted', 'register_host',
+    'save_adapter', 'slots'
 ]

@@ -20,8 +20,8 @@ class AdaptedBlock(AdaptedModule):
     styles: Tuple[str, ...] = ('AdaptFormer', 'Pfeiffer', 'Houlsby')
     # Whether a bottleneck adapter has a LayerNorm of its own here.
     adapter_norm = True
-    # Paths of the attention, its fused ``qkv`` and its output projection;
-    # empty if the attention has no such layers.
+    # Paths of the attention (``module``), its fused ``qkv`` and its output
+    # projection ``o``; or of torch's attention as a ``whole``.
     attention: Dict[str, str] = {}
 
     @staticmethod

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch.nn as nn
 
+from .attention_low_rank import AttentionLoRA
 from .blocks import AdaptedBlock
 from .bottleneck import AdaptFormer, Houlsby, Pfeiffer
 from .low_rank import LoRA
@@ -150,8 +151,9 @@ class Plan:
         """Names of the options of this adapter type."""
         if self.type in BOTTLENECKS or self.type == 'LoRA':
             cls = BOTTLENECKS.get(self.type, LoRA)
-            given = {'self', 'width', 'options', 'name', 'norm', 'layer',
-                     'letters'}
+            given = {
+                'self', 'width', 'options', 'name', 'norm', 'layer', 'letters'
+            }
             names = set(inspect.signature(cls.__init__).parameters) - given
             return names | (_LORA_KEYS if cls is LoRA else set())
         return set()
@@ -235,10 +237,16 @@ class Plan:
             raise ValueError("adapter.targets of type='LoRA' names some of "
                              f"the letters 'qkvo', but got {letters!r}.")
         paths = adapted_class(block).attention
+        if 'whole' in paths:
+            layer = block.get_submodule(paths['whole'])
+            adapter = AttentionLoRA(
+                layer, letters, split,
+                f'{path}.{paths["whole"]}.{SLOT}.{name}', **options)
+            return [(layer, adapted_class(layer), adapter, None)]
         if not paths:
             raise ValueError(
-                f'{block_type(block).__name__} ({path}) has no separate qkv '
-                "and output projections for type='LoRA'. Use AdaptFormer, "
+                f'{block_type(block).__name__} ({path}) does not say where '
+                "its attention is, which type='LoRA' needs. Use AdaptFormer, "
                 'Pfeiffer or Houlsby on it.')
         qkv = ''.join(letter for letter in 'qkv' if letter in letters)
         ready = []

@@ -1,7 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Low-rank branches beside frozen linear layers (LoRA, and MoSL)."""
 import math
-from typing import List, Optional
+from typing import Dict, List, Optional
 
 import torch
 import torch.nn as nn
@@ -66,6 +66,23 @@ class LowRankPart(nn.Module):
         return up @ down * self.scale
 
 
+def check_o_reads(o_reads: str) -> None:
+    """Raise ValueError unless ``o_reads`` names what a branch can read."""
+    if o_reads not in ('context', 'input'):
+        raise ValueError("o_reads is 'context' or 'input', but got "
+                         f'{o_reads!r}.')
+
+
+def check_foldable(adapter: nn.Module) -> None:
+    """Raise RuntimeError if a branch cannot be folded into a weight."""
+    if not adapter.foldable:
+        raise RuntimeError(
+            "The branch 'o' reads the attention's input (o_reads='input'), "
+            'not that of the output projection, so it cannot be folded into '
+            "a weight. Train with o_reads='context', or keep the adapter as "
+            'it is.')
+
+
 class LoRA(nn.Module):
     """Low-rank branches of one linear layer, for some of its outputs.
 
@@ -102,9 +119,7 @@ class LoRA(nn.Module):
                  drop_rate: float = 0.,
                  o_reads: str = 'context') -> None:
         super().__init__()
-        if o_reads not in ('context', 'input'):
-            raise ValueError("o_reads is 'context' or 'input', but got "
-                             f'{o_reads!r}.')
+        check_o_reads(o_reads)
         self.letters = letters
         self.o_reads = o_reads
         self.outputs = layer.out_features
@@ -137,12 +152,7 @@ class LoRA(nn.Module):
         Raises:
             RuntimeError: With ``o_reads='input'``.
         """
-        if not self.foldable:
-            raise RuntimeError(
-                "The branch 'o' reads the attention's input "
-                "(o_reads='input'), not that of the output projection, so "
-                "it cannot be folded into a weight. Train with "
-                "o_reads='context', or keep the adapter as it is.")
+        check_foldable(self)
         if self.letters == 'o':
             return self.o.delta_weight()
         parts = {
@@ -151,6 +161,12 @@ class LoRA(nn.Module):
         }
         zero = torch.zeros_like(next(iter(parts.values())))
         return torch.cat([parts.get(letter, zero) for letter in 'qkv'])
+
+    def folded(self, layer: nn.Linear) -> Dict[str, Tensor]:
+        """Weight of the layer with the merged branches in it."""
+        delta = self.delta_weight()
+        dtype = torch.promote_types(delta.dtype, layer.weight.dtype)
+        return dict(weight=layer.weight.to(dtype) + delta.to(dtype))
 
     def draws(self) -> List[Draw]:
         """Two draws for each part: A, then B."""

@@ -2,18 +2,16 @@
 """From modules to a standard adapter, from there to the host, and back."""
 from copy import deepcopy
 from dataclasses import fields
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Tuple
 
 import torch
 import torch.nn as nn
 from torch import Tensor
 
 from .bottleneck import load_dense
-from .low_rank import LoRA
 from .slots import slots
 from .split_linear import SplitLinear
 from .split_options import MaskedLayerNorm, MaskedLinear, SplitOptions
-from .tuning import ScaleShift
 
 _SPLIT_KEYS = {field.name for field in fields(SplitOptions)}
 _SPECIAL = (SplitLinear, MaskedLinear, MaskedLayerNorm)
@@ -174,39 +172,27 @@ def fold(host: nn.Module, name: str, safe: bool = True) -> None:
         RuntimeError: See
             :meth:`~mmext.models.adapters.MoSAModel.merge_and_unload`.
     """
-    work = []
+    work: List[Tuple[nn.Module, str, Tensor]] = []
     for path, slot in slots(host):
         if name not in slot:
             continue
         layer, adapter = host.get_submodule(path), slot[name]
-        weight, bias = _folded(path, layer, adapter)
-        values = [v for v in (weight, bias) if v is not None]
-        if safe and not all(torch.isfinite(v).all() for v in values):
+        if not hasattr(adapter, 'folded'):
             raise RuntimeError(
-                f'Folding would give values that are not finite in {path}; '
-                'nothing was changed. Go back to an earlier checkpoint.')
-        work.append((layer, weight, bias))
-    for layer, weight, bias in work:
-        layer.weight.copy_(weight)
-        if bias is not None and layer.bias is None:
-            layer.bias = nn.Parameter(bias.to(layer.weight))
-        elif bias is not None:
-            layer.bias.copy_(bias)
-
-
-def _folded(path: str, layer: nn.Module,
-            adapter: nn.Module) -> Tuple[Tensor, Optional[Tensor]]:
-    """New weight and bias of a layer; None leaves the bias alone."""
-    if isinstance(adapter, LoRA):
-        delta = adapter.delta_weight()
-        dtype = torch.promote_types(delta.dtype, layer.weight.dtype)
-        return layer.weight.to(dtype) + delta.to(dtype), None
-    if isinstance(adapter, ScaleShift):
-        shape = [-1] + [1] * (layer.weight.dim() - 1)
-        bias = 0. if layer.bias is None else layer.bias
-        return (layer.weight * adapter.scale.view(shape),
-                bias * adapter.scale + adapter.shift)
-    raise RuntimeError(
-        f'{path} carries a {type(adapter).__name__}, whose non-linearity '
-        'cannot be folded into weights. Use collapse() and keep the standard '
-        'adapter, or train LoRA (MoSL).')
+                f'{path} carries a {type(adapter).__name__}, whose '
+                'non-linearity cannot be folded into weights. Use collapse() '
+                'and keep the standard adapter, or train LoRA (MoSL).')
+        for key, value in adapter.folded(layer).items():
+            owner, _, key = key.rpartition('.')
+            value = value.to(next(layer.parameters()).dtype)
+            if safe and not torch.isfinite(value).all():
+                raise RuntimeError(
+                    f'Folding would give values that are not finite in '
+                    f'{path}; nothing was changed. Go back to an earlier '
+                    'checkpoint.')
+            work.append((layer.get_submodule(owner), key, value))
+    for layer, key, value in work:
+        if getattr(layer, key) is None:
+            setattr(layer, key, nn.Parameter(value))
+        else:
+            getattr(layer, key).copy_(value)

@@ -1,6 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Baselines that need no adapter network, on the same injection code."""
-from typing import List
+from typing import Dict, List
 
 import torch
 import torch.nn as nn
@@ -37,6 +37,14 @@ class ScaleShift(nn.Module):
         return torch.addcmul(
             self.shift.to(x.dtype).view(shape), x,
             self.scale.to(x.dtype).view(shape))
+
+    def folded(self, layer: nn.Module) -> Dict[str, Tensor]:
+        """Weight and bias of the layer with scale and shift in them."""
+        shape = [-1] + [1] * (layer.weight.dim() - 1)
+        bias = 0. if layer.bias is None else layer.bias
+        return dict(
+            weight=layer.weight * self.scale.view(shape),
+            bias=bias * self.scale + self.shift)
 
     def draws(self) -> list:
         """Nothing is drawn."""

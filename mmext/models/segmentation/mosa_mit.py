@@ -22,6 +22,7 @@ class MoSAMiTLayer(AdaptedBlock, mit.TransformerEncoderLayer):
     """
 
     host_type = mit.TransformerEncoderLayer
+    attention = dict(whole='attn.attn')
 
     @staticmethod
     def width(block: nn.Module) -> int:
@@ -45,6 +46,7 @@ class MoSASegViTLayer(AdaptedBlock, vit.TransformerEncoderLayer):
     """A block of mmseg's own ``VisionTransformer`` with adapters."""
 
     host_type = vit.TransformerEncoderLayer
+    attention = dict(whole='attn.attn')
 
     @staticmethod
     def width(block: nn.Module) -> int:
