@@ -3,11 +3,11 @@
 import math
 from typing import Optional, Union
 
-import torch
 import torch.nn as nn
 from torch import Tensor
 
-from .bounds import Bounds, BoundTanh, Negate, Value
+from .bounds import (Bounds, BoundTanh, Negate, Value, check_certifiable,
+                     full_precision)
 from .certificates import (eps_box, head_margin_bounds, interval_residual,
                            lipschitz_residual)
 from .layers import ScaledLinear
@@ -117,10 +117,13 @@ class BoundMLP(nn.Module):
         """(B, in_features) to logits (B, num_classes), or bounds of them."""
         if isinstance(features, Bounds) or self.training \
                 or not self.exact_eval:
+            return self._logits(features)
+        return self._logits(features.double()).to(features.dtype)
+
+    def _logits(self, features: Value) -> Value:
+        # Sums over thousands of features are no place for half precision.
+        with full_precision(features):
             return self.fc2(self.hidden(features))
-        with torch.autocast(features.device.type, enabled=False):
-            logits = self.fc2(self.hidden(features.double()))
-        return logits.to(features.dtype)
 
     def largest_logit(self) -> Tensor:
         """Bound of every logit's magnitude, as tanh stays within one."""
@@ -134,15 +137,18 @@ class BoundMLP(nn.Module):
         The last layer bounds differences of logits
         (:func:`head_margin_bounds`).
         """
-        box = self.hidden(features.box)
-        return head_margin_bounds(
-            box.lower,
-            box.upper,
-            self.fc2.weight.to(box.lower),
-            self.fc2.bias.to(box.lower),
-            labels,
-            self.fc2.scale,
-            rounding=not self.training)
+        if not self.training:
+            check_certifiable(False, features, what=type(self).__name__)
+        with full_precision(features):
+            box = self.hidden(features.box)
+            return head_margin_bounds(
+                box.lower,
+                box.upper,
+                self.fc2.weight.to(box.lower),
+                self.fc2.bias.to(box.lower),
+                labels,
+                self.fc2.scale,
+                rounding=not self.training)
 
     def lipschitz_residual(self, features: Tensor, labels: Tensor,
                            eps: Union[float, Tensor]) -> Tensor:

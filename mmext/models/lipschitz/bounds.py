@@ -1,7 +1,8 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A value together with the box that holds it, and maps of boxes."""
 import math
-from typing import Callable, NamedTuple, Optional, Tuple, Union
+from contextlib import nullcontext
+from typing import Callable, ContextManager, NamedTuple, Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
@@ -38,6 +39,21 @@ class Bounds(NamedTuple):
     def box(self) -> 'Bounds':
         """Bounds: The same box without the value."""
         return Bounds(None, self.lower, self.upper)
+
+    @property
+    def centre(self) -> Tensor:
+        """Tensor: Middle of each element's interval."""
+        return (self.lower + self.upper) / 2
+
+    @property
+    def radius(self) -> Tensor:
+        """Tensor: Half the width of each element's interval."""
+        return (self.upper - self.lower) / 2
+
+    @property
+    def magnitude(self) -> Tensor:
+        """Tensor: Largest absolute value in each element's interval."""
+        return torch.maximum(self.lower.abs(), self.upper.abs())
 
     def to(self, *args, **kwargs) -> 'Bounds':
         """Bounds: Every tensor moved or cast as by ``Tensor.to``."""
@@ -115,6 +131,23 @@ def check_certifiable(training: bool,
         raise CertificationError(
             'Bounds need float32 or float64 tensors, but got '
             f'{value.lower.dtype}. Call model.float() and pass float inputs.')
+
+
+def full_precision(value: Value) -> ContextManager:
+    """A context without autocast for what is computed from ``value``.
+
+    Args:
+        value (Tensor | Bounds): Decides the device.
+
+    Returns:
+        ContextManager: It.
+    """
+    first = value.lower if isinstance(value, Bounds) else value
+    kind = first.device.type
+    # Asked first: autocast knows fewer devices than tensors live on.
+    if kind != 'meta' and torch.is_autocast_enabled(kind):
+        return torch.autocast(kind, enabled=False)
+    return nullcontext()
 
 
 class BoundMap(nn.Module):

@@ -7,7 +7,7 @@ residual is an upper bound of ``z_k - z_y`` over the ball, 0 at the label; a
 label is certified when all the others are negative (specification 3).
 """
 import math
-from typing import Callable, Optional, Sequence, Tuple, Union
+from typing import Callable, Optional, Sequence, Union
 
 import torch
 from torch import Tensor
@@ -27,7 +27,9 @@ def check_eps(eps: Numbers) -> None:
     Raises:
         ValueError: If one is negative, above 1 or not finite.
     """
-    values = torch.as_tensor(eps, dtype=torch.float64)
+    # Not on a default device, which may be without values ('meta').
+    device = eps.device if isinstance(eps, Tensor) else 'cpu'
+    values = torch.as_tensor(eps, dtype=torch.float64, device=device)
     if bool(((values >= 0) & (values <= 1)).all()):
         return
     raise ValueError(
@@ -134,23 +136,23 @@ def head_margin_bounds(lower: Tensor,
         Tensor: Shape (B, C), differentiable.
     """
     weight = weight * scale
-    centre, radius = (lower + upper) / 2, (upper - lower) / 2
-    logits = torch.nn.functional.linear(centre, weight, bias)
+    box = Bounds(None, lower, upper)
+    logits = torch.nn.functional.linear(box.centre, weight, bias)
     classes = weight.shape[0]
     if len(labels) < classes:
         gap = (weight - weight[labels][:, None]).abs()  # (B, C, N)
-        spread = torch.einsum('bcn,bn->bc', gap, radius)
+        spread = torch.einsum('bcn,bn->bc', gap, box.radius)
         size = gap.sum(2)
     else:
         # One product with the table of all pairs, not B x C x N differences.
         gap = (weight[:, None] - weight).abs()  # (label, class, N)
         rows = labels[:, None] * classes + torch.arange(
             classes, device=labels.device)
-        spread = (radius @ gap.flatten(0, 1).T).gather(1, rows)
+        spread = (box.radius @ gap.flatten(0, 1).T).gather(1, rows)
         size = gap.sum(2)[labels]
     residual = logits - logits.gather(1, labels[:, None]) + spread
     if rounding:
-        top = torch.maximum(lower.abs(), upper.abs()).amax(1, keepdim=True)
+        top = box.magnitude.amax(1, keepdim=True)
         whole = weight.abs().sum(1)
         whole = whole + whole[labels][:, None]
         # Centre, its difference from the label's and the spread each sum N
@@ -406,9 +408,3 @@ def certified_from_radius(radius: Tensor, eps: float,
         Tensor: bool, of the shape of ``radius``.
     """
     return correct & (radius >= eps) & (radius > 0)
-
-
-def predicted(logits: Tensor) -> Tuple[Tensor, Tensor]:
-    """Class of the largest logit, and whether it is the only one."""
-    first, second = logits.topk(2, dim=1).values.unbind(1)
-    return logits.argmax(1), first > second

@@ -277,19 +277,3 @@ class Certifier:
         radius = -worst[0] / (worst[1] - worst[0])
         # Shrunk a hair, so that it is itself certified.
         return (radius * (1 - 1e-9)).clamp(min=0., max=1.)
-
-
-def lipschitz_pixel_radius(margin: Tensor, std: Numbers) -> Tensor:
-    """Pixel radius of a margin of 1-Lipschitz logits, without slack.
-
-    ``margin / 2 * min_c std_c``, as the ball in pixels must stay inside the
-    cube of the smallest scaled channel.
-
-    Args:
-        margin (Tensor): ``z_y - max_k z_k``, any shape.
-        std (float | Sequence[float] | Tensor): std of images in [0, 1].
-
-    Returns:
-        Tensor: Of the shape of ``margin``.
-    """
-    return margin.clamp(min=0.) / 2 / normalised_eps(1., std, 'lipschitz')

@@ -390,28 +390,17 @@ class ScaledLinear(nn.Module):
             value = value.double()
         weight = self.weight.to(value.lower) * self.scale
         bias = self.bias.to(value.lower)
-        centre, radius = centre_radius(value)
         x = None if value.x is None else \
             nn.functional.linear(value.x, weight, bias)
-        centre = nn.functional.linear(centre, weight, bias)
+        centre = nn.functional.linear(value.centre, weight, bias)
         size = weight.abs()
-        half = nn.functional.linear(radius, size)
+        half = nn.functional.linear(value.radius, size)
         if not self.training:
             half = half + summation_error(self.in_features) * (
-                largest_magnitude(value) * size.sum(1) + bias.abs())
+                value.magnitude.amax(1, keepdim=True) * size.sum(1) +
+                bias.abs())
         return Bounds(x, centre - half, centre + half)
 
     def extra_repr(self) -> str:
         """Shown by ``print(model)``."""
         return f'{self.in_features}, {self.out_features}'
-
-
-def centre_radius(value: Bounds) -> Tuple[Tensor, Tensor]:
-    """Centre and half-width of a box."""
-    return ((value.lower + value.upper) / 2, (value.upper - value.lower) / 2)
-
-
-def largest_magnitude(value: Bounds) -> Tensor:
-    """Largest absolute value of each row of a box, shape (B, 1)."""
-    return torch.maximum(value.lower.abs(), value.upper.abs()).amax(
-        1, keepdim=True)

@@ -22,9 +22,7 @@ from mmext.models.lipschitz.certificates import (bisect_radius, certified,
                                                  radius_from_margin,
                                                  rounding_slack, widened_eps,
                                                  worst_margin)
-from mmext.models.lipschitz.certifier import (Certifier,
-                                              lipschitz_pixel_radius,
-                                              require_certifiable)
+from mmext.models.lipschitz.certifier import Certifier, require_certifiable
 from mmext.models.lipschitz.networks import build_network
 from mmext.models.lipschitz.p_norm import distance_modules, p_norm, set_p
 from mmext.models.lipschitz.rounding import RoundingTracker
@@ -232,11 +230,6 @@ def test_lipschitz_radius_is_half_the_margin_in_pixels():
     radius, _ = mine.radius(x, method='lipschitz')
     logits = net(x).detach().double()
     assert torch.allclose(radius, radius_from_margin(logits) * STD)
-    assert torch.allclose(
-        radius, lipschitz_pixel_radius(2 * radius_from_margin(logits), STD))
-    # With channels of different std, the smallest ball in the box.
-    narrow = lipschitz_pixel_radius(torch.tensor([1., -1.]), [0.5, 0.2])
-    assert torch.allclose(narrow, torch.tensor([0.1, 0.]))
     exact = certifier(net)
     sound, _ = exact.radius(x, method='lipschitz')
     assert (sound <= radius).all() and torch.allclose(sound, radius, atol=1e-4)
@@ -333,6 +326,28 @@ def test_property_18_slack_costs_at_most_002_points(head):
         lost = without.certified(y).float().mean() - \
             with_slack.certified(y).float().mean()
         assert 0 <= lost <= 2e-4
+
+
+@pytest.mark.parametrize('arch,options', [
+    ('mlp', dict(sort=dict(rho=0.7), identity=None)),
+    ('lenet', dict(sort=dict(rho=0.5))),
+    ('conv', {}),
+])
+def test_property_18_holds_for_other_neurons_and_layers(arch, options):
+    net = small(arch, **options)
+    x = pixels(20, net.body.input_size, seed=4)
+    with RoundingTracker() as tracker, torch.no_grad():
+        out = net(x)
+    with RoundingTracker() as box_tracker, torch.no_grad():
+        box = net(eps_box(x, 0.1).box)
+    net.double()
+    error = (out.double() - net(x.double()).detach()).abs().amax(1)
+    assert (error <= tracker.tau()).all()
+    exact = net(eps_box(x, 0.1).double())
+    for end in ('lower', 'upper'):
+        error = getattr(box, end).double() - getattr(exact, end)
+        assert (error.detach().abs().amax(1) <= box_tracker.tau()).all()
+    assert (tracker.tau() <= box_tracker.tau()).all()
 
 
 def test_trackers_nest_and_ask_for_a_pass():
@@ -477,6 +492,24 @@ def test_the_plus_plus_head_bounds_points_of_its_box():
         lead = logits - logits.gather(1, labels[:, None])
         assert (lead <= residual + 1e-5).all()
         assert logits.abs().max() <= head.largest_logit()
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_the_plus_plus_head_ignores_autocast(training):
+    """A mixed-precision run trains it, and evaluates it, in float32."""
+    torch.manual_seed(0)
+    head = BoundMLP(6, 8, 4).train(training)
+    features, labels = torch.randn(5, 6), torch.tensor([0, 1, 2, 3, 0])
+    plain = head(features), head.lipschitz_residual(features, labels, 0.1)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert torch.equal(head(features), plain[0])
+        if not training:
+            with pytest.raises(CertificationError, match='autocast'):
+                head.lipschitz_residual(features, labels, 0.1)
+            return
+        residual = head.lipschitz_residual(features, labels, 0.1)
+    assert torch.equal(residual, plain[1])
+    assert residual.dtype == torch.float32
 
 
 @settings(max_examples=30, deadline=None)
