@@ -91,18 +91,20 @@ def _ascend(forward: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor],
             start: Tensor, labels: Tensor, ball: _Ball, step: Tensor,
             steps: int, loss: str) -> Tuple[Tensor, Tensor, Tensor]:
     """Last point, best point on the way and its margin."""
-    point = ball.project(start)
-    best, top = point, wrong_margin(forward(point).detach(), labels)
-    for _ in range(steps):
+    point = best = ball.project(start)
+    top = torch.full((len(point), ), float('-inf')).to(point)
+    shape = (-1, *[1] * (point.dim() - 1))
+    for number in range(steps + 1):
         leaf = point.detach().requires_grad_()
-        value = _loss(loss, surrogate(leaf), labels)
-        direction = torch.autograd.grad(value, leaf)[0].sign()
-        point = ball.project(point + step * direction)
-        margin = wrong_margin(forward(point).detach(), labels)
+        logits = surrogate(leaf)
+        judged = logits if surrogate is forward else forward(point)
+        margin = wrong_margin(judged.detach(), labels)
         better = margin > top
         top = torch.where(better, margin, top)
-        best = torch.where(
-            better.reshape(-1, *[1] * (point.dim() - 1)), point, best)
+        best = torch.where(better.reshape(shape), point, best)
+        if number < steps:
+            gradient, = torch.autograd.grad(_loss(loss, logits, labels), leaf)
+            point = ball.project(point + step * gradient.sign())
     return point, best, top
 
 
