@@ -82,8 +82,8 @@ class FixedPoint:
         self.shape = start.shape
         self.value = np.floor(start * _TURN).astype(np.uint32).reshape(-1)
         self.scale, self.rate, self.clip = scale, rate, clip
-        self._last: Tuple[Optional[np.ndarray], Optional[np.ndarray]] = (None,
-                                                                         None)
+        self._last: Tuple[Optional[np.ndarray],
+                          Optional[np.ndarray]] = (None, None)
 
     @property
     def level(self) -> np.ndarray:

@@ -175,7 +175,7 @@ def _load_safetensors(name: str, map_location: Any) -> Any:
 
 
 @contextmanager
-def _atomic_file(path: PathLike) -> Iterator[IO[bytes]]:
+def atomic_file(path: PathLike) -> Iterator[IO[bytes]]:
     """A binary file that appears under ``path`` complete or not at all."""
     given = Path(os.path.expanduser(os.fspath(path)))
     if given.exists() and not given.is_file():
@@ -231,14 +231,14 @@ def atomic_save(obj: Any, path: PathLike) -> None:
         tensors = {key: value.contiguous() for key, value in obj.items()}
         atomic_write(path, save(tensors))
         return
-    with _atomic_file(path) as file:
+    with atomic_file(path) as file:
         torch.save(obj, file)
 
 
 def atomic_write(path: PathLike, content: Union[str, bytes]) -> None:
     """Write text (UTF-8) or bytes to ``path`` as :func:`atomic_save` does."""
     data = content.encode() if isinstance(content, str) else content
-    with _atomic_file(path) as file:
+    with atomic_file(path) as file:
         file.write(data)
 
 

@@ -1,0 +1,159 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Depth in PFM files and in 16-bit PNG pictures."""
+import os
+import re
+import struct
+
+import cv2
+import numpy as np
+
+from mmext.utils.io import PathLike, atomic_write
+from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+
+# No depth camera is larger; a damaged header may say so.
+MAX_PIXELS = 1 << 28
+_PFM_HEADER = re.compile(
+    rb'(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+0-9.eE]{1,32})(?:\r\n|[ \t\r\n])')
+_PNG_START = b'\x89PNG\r\n\x1a\n'
+
+
+def _read_bytes(path: PathLike, kind: str) -> bytes:
+    name = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(name):
+        raise MissingFileError(
+            f'Expected a {kind} file, but there is none at {name}.')
+    with open(name, 'rb') as file:
+        return file.read()
+
+
+def read_pfm(path: PathLike) -> np.ndarray:
+    """Read a PFM file of either byte order.
+
+    Args:
+        path (str or PathLike): The file.
+
+    Returns:
+        np.ndarray: (H, W) or (H, W, 3) float32, top row first. Values are
+        given as they are stored, NaN and infinity too.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        BadFileError: If it is no PFM file, truncated or oversized.
+    """
+    data = _read_bytes(path, 'PFM')
+    found = _PFM_HEADER.match(data[:128])
+    if found is None:
+        raise BadFileError(
+            f"Expected {path} to begin with 'Pf' or 'PF', its width, height "
+            f'and scale, but found {bytes(data[:16])!r}. It is no PFM file.')
+    width, height = int(found[2]), int(found[3])
+    try:
+        scale = float(found[4])
+    except ValueError:
+        scale = 0.
+    if not 0 < width * height <= MAX_PIXELS or not abs(scale) > 0:
+        raise BadFileError(
+            f'Expected a picture of 1 to {MAX_PIXELS} pixels and a scale '
+            f'other than 0 in {path}, but found {height} x {width} and '
+            f'{found[4]!r}.')
+    channels = 3 if found[1] == b'PF' else 1
+    expected = 4 * channels * width * height
+    content = len(data) - found.end()
+    if content != expected:
+        kind = 'truncated' if content < expected else 'oversized'
+        raise BadFileError(
+            f'Expected {expected} bytes for {height} x {width} pixels after '
+            f'the header of {path}, but found {content}: it is {kind}.')
+    values = np.frombuffer(data, '<f4' if scale < 0 else '>f4', -1,
+                           found.end())
+    shape = (height, width, 3) if channels == 3 else (height, width)
+    return values.reshape(shape)[::-1].astype(np.float32)
+
+
+def write_pfm(path: PathLike,
+              depth: np.ndarray,
+              little_endian: bool = True) -> None:
+    """Write a PFM file, atomically.
+
+    Args:
+        path (str or PathLike): The file.
+        depth (np.ndarray): (H, W) or (H, W, 3) of floats, top row first.
+        little_endian (bool): Byte order. Defaults to True.
+    """
+    depth = np.asarray(depth)
+    if not (depth.ndim == 2 or depth.ndim == 3 and depth.shape[-1] == 3):
+        raise ConfigError('Expected depth of shape (H, W) or (H, W, 3), but '
+                          f'got {depth.shape}.')
+    kind = 'Pf' if depth.ndim == 2 else 'PF'
+    order, scale = ('<f4', -1.0) if little_endian else ('>f4', 1.0)
+    head = f'{kind}\n{depth.shape[1]} {depth.shape[0]}\n{scale}\n'
+    atomic_write(path, head.encode() + depth[::-1].astype(order).tobytes())
+
+
+def read_depth_png(path: PathLike, scale: float) -> np.ndarray:
+    """Read depth from a 16-bit grey PNG picture.
+
+    Args:
+        path (str or PathLike): The file.
+        scale (float): Stored value of one metre: 256 for KITTI and
+            DrivingStereo, 100 for vKITTI, 1000 for NYU.
+
+    Returns:
+        np.ndarray: (H, W) float32 metres, 0 where there is no depth.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        BadFileError: If the file is damaged, or has 8 bits or colours.
+    """
+    data = _read_bytes(path, 'depth PNG')
+    if len(data) < 33 or not data.startswith(_PNG_START):
+        raise BadFileError(f'Expected a PNG picture in {path}, but found '
+                           f'{bytes(data[:8])!r} in {len(data)} bytes.')
+    width, height, depth, colour = struct.unpack('>IIBB', data[16:26])
+    if depth != 16 or colour != 0:
+        raise BadFileError(
+            f'Expected a grey picture of 16 bits in {path}, but found '
+            f'{depth} bits of colour type {colour}. It is no depth, or a '
+            'preview of it; use the 16-bit file.')
+    if not 0 < width * height <= MAX_PIXELS:
+        raise BadFileError(f'Expected 1 to {MAX_PIXELS} pixels in {path}, but '
+                           f'its header says {height} x {width}.')
+    try:
+        values = cv2.imdecode(
+            np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error:
+        values = None
+    if values is None or values.dtype != np.uint16 or values.shape != (height,
+                                                                       width):
+        raise BadFileError(f'Cannot decode {path}: it is truncated or '
+                           'damaged. Fetch it again.')
+    most = int(values.max())
+    if 0 < most <= 255:
+        raise BadFileError(
+            f'Expected stored depth above 255 in {path}, but the largest '
+            f'value is {most}: 8-bit depth was written into 16 bits. Convert '
+            'it from the metric depth again.')
+    return values.astype(np.float32) / np.float32(scale)
+
+
+def write_depth_png(path: PathLike, depth: np.ndarray, scale: float) -> None:
+    """Write depth as a 16-bit grey PNG picture, atomically.
+
+    Depth that is not finite or not positive becomes 0, larger depth than
+    ``65535 / scale`` that value.
+
+    Args:
+        path (str or PathLike): The file.
+        depth (np.ndarray): (H, W) metres.
+        scale (float): Stored value of one metre.
+    """
+    depth = np.asarray(depth, np.float64)
+    if depth.ndim != 2:
+        raise ConfigError(
+            f'Expected depth of shape (H, W), but got {depth.shape}.')
+    valid = np.isfinite(depth) & (depth > 0)
+    stored = np.rint(np.clip(np.where(valid, depth, 0) * scale, 0, 65535))
+    done, data = cv2.imencode('.png', stored.astype(np.uint16))
+    if not done:
+        raise ConfigError(f'Cannot encode depth of {depth.shape} for {path}.')
+    atomic_write(path, data.tobytes())
