@@ -98,7 +98,7 @@ def _ascend(forward: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor],
         leaf = point.detach().requires_grad_()
         logits = surrogate(leaf)
         judged = logits if surrogate is forward else forward(point)
-        margin = wrong_margin(judged.detach(), labels)
+        margin = wrong_margin(judged.detach(), labels).to(point)
         better = margin > top
         top = torch.where(better, margin, top)
         best = torch.where(better.reshape(shape), point, best)
