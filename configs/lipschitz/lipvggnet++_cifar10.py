@@ -1,0 +1,6 @@
+# CIFAR-10, eps 8/255: VGGFeature(1024) of distance layers, and a perceptron.
+_base_ = 'lipnet++_cifar10.py'
+
+model = dict(
+    backbone=dict(_delete_=True, type='mmext.LipVGG', hidden=1024),
+    head=dict(in_channels=1024))
