@@ -12,16 +12,11 @@ from hypothesis import strategies as st
 
 from mmext.models.lipschitz.bound_heads import BoundMLP
 from mmext.models.lipschitz.bounds import Bounds, CertificationError
-from mmext.models.lipschitz.certificates import (bisect_radius, certified,
-                                                 certified_from_radius,
-                                                 check_eps, eps_box,
-                                                 head_margin_bounds, input_box,
-                                                 interval_residual,
-                                                 lipschitz_residual,
-                                                 normalised_eps,
-                                                 radius_from_margin,
-                                                 rounding_slack, widened_eps,
-                                                 worst_margin)
+from mmext.models.lipschitz.certificates import (
+    bisect_radius, certified, certified_from_radius, check_eps, eps_box,
+    head_margin_bounds, input_box, interval_residual, lipschitz_residual,
+    normalised_eps, radius_from_margin, rounding_slack, widened_eps,
+    worst_margin)
 from mmext.models.lipschitz.certifier import Certifier, require_certifiable
 from mmext.models.lipschitz.networks import build_network
 from mmext.models.lipschitz.p_norm import distance_modules, p_norm, set_p
@@ -563,3 +558,57 @@ def test_a_backbone_that_gives_a_tuple_serves_too():
     for a, b in zip(ends[:2], ends[2:]):
         assert torch.equal(a.value, b.value)
         assert torch.equal(a.slack, b.slack)
+
+
+def at_the_edge(pixels_, radius, sign):
+    """The float32 pixels farthest out that still lie within the radius."""
+    start = pixels_.flatten()
+    moved = (start.double() + sign * radius).float()
+    outside = (moved.double() - start.double()).abs() > radius
+    moved = torch.where(outside, torch.nextafter(moved, start), moved)
+    moved = moved.clamp(0, 1)
+    assert ((moved.double() - start.double()).abs() <= radius).all()
+    return moved.view_as(pixels_)
+
+
+@pytest.mark.parametrize('method', ['interval', 'lipschitz'])
+def test_certificates_hold_to_the_last_bit(method):
+    """On one pixel radii are tight, so rounding decides at their ends: of
+    normalisation, of the box and of the layers. With slack the float32
+    program never changes its class; without, it does."""
+    torch.manual_seed(0)
+    flips = {True: 0, False: 0}
+    beyond = 0
+    for _ in range(10):
+        mean, std = float(torch.rand(())), float(torch.rand(()) / 2 + 0.05)
+        net = build_network(
+            'mlp',
+            2,
+            input_size=(1, 1, 1),
+            depth=2,
+            width=4 / 1024,
+            p=math.inf,
+            identity=None).eval()
+        net.body.layers.fc1.mean_shift.running_mean.normal_(1, 1)
+        images = torch.rand(200, 1, 1, 1)
+
+        def classify(pixel):
+            with torch.no_grad():
+                return net((pixel * 255 - torch.tensor(255 * mean)) /
+                           torch.tensor(255 * std)).argmax(1)
+
+        x = (images * 255 - torch.tensor(255 * mean)) / torch.tensor(255 * std)
+        for sound in flips:
+            radius, label = certifier(
+                net, mean=mean, std=std, sound_rounding=sound).radius(
+                    x, method=method, steps=30)
+            for sign in (1, -1):
+                edge = at_the_edge(images, radius, sign)
+                flips[sound] += int(
+                    ((classify(edge) != label) & (radius > 0)).sum())
+                if sound:
+                    edge = (edge + sign * 2e-5).clamp(0, 1)
+                    beyond += int(
+                        ((classify(edge) != label) & (radius > 0)).sum())
+    assert flips[True] == 0
+    assert flips[False] > 0 and beyond > 0, 'the test should have teeth'
