@@ -1,9 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""What users call from Python: model zoo, adapters, comparisons."""
+"""What users call from Python: model zoo, inferencers, adapters."""
 import logging
 
 from mmengine.logging import print_log
 
+from mmext.registry import import_rim
 from mmext.utils.dependency import has
 from .model_zoo import register_model_zoo
 
@@ -17,5 +18,8 @@ if has('mmpretrain'):
             f'{type(error).__name__}: {error}',
             logger='current',
             level=logging.WARNING)
+
+# Registers the inferencers.
+import_rim(__name__, dict(certified_inferencer='mmpretrain'))
 
 __all__ = ['register_model_zoo']

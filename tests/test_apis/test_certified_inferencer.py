@@ -1,0 +1,188 @@
+# Copyright (c) mmext contributors. All rights reserved.
+import math
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmpretrain')
+
+from mmcv.image import imread, imwrite
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmext.models.lipschitz.bounds import CertificationError
+from mmext.registry import INFERENCERS
+from mmext.utils.user_error import ConfigError, MissingFileError, UserError
+from ..test_models.test_classification.lip_models import (CLASSES, SIZE,
+                                                          classifier, finished,
+                                                          images, predict)
+
+NAMES = ('a', 'b', 'c', 'd')
+EPS = [0., 0.02, 0.5]
+
+
+def config(model, pipeline=()):
+    return Config(
+        dict(
+            default_scope='mmpretrain',
+            model=model,
+            test_dataloader=dict(
+                dataset=dict(pipeline=[*pipeline,
+                                       dict(type='PackInputs')]))))
+
+
+def save(path, model, **extra):
+    torch.save(
+        dict(
+            state_dict=model.state_dict(),
+            meta=dict(dataset_meta=dict(classes=NAMES)),
+            **extra), path)
+    return str(path)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A model that is at p = inf, its config and its checkpoint."""
+    init_default_scope('mmpretrain')
+    cfg = classifier(certify=dict(eps=EPS, radius_steps=8))
+    model = finished(cfg)
+    return model, config(cfg), save(
+        tmp_path / 'last.pth', model, lp_norm=math.inf)
+
+
+def build(model, pretrained=None, **options):
+    return INFERENCERS.build(
+        dict(type='mmext.CertifiedClassificationInferencer', model=model,
+             pretrained=pretrained, **options))
+
+
+def write_images(folder, batch):
+    folder.mkdir()
+    paths = [str(folder / f'{i}.png') for i in range(len(batch['inputs']))]
+    for path, pixels in zip(paths, batch['inputs']):
+        imwrite(pixels[0].numpy(), path)
+    (folder / 'notes.txt').write_text('no image')
+    return paths
+
+
+def test_files_arrays_and_folders(trained, tmp_path):
+    """Radii are those of the model, whatever form the images have."""
+    model, cfg, checkpoint = trained
+    batch = images(5)
+    paths = write_images(tmp_path / 'images', batch)
+    inferencer = build(cfg, checkpoint, radius_steps=8)
+    results = inferencer(str(tmp_path / 'images'), batch_size=2)
+    batch['data_samples'] = [s.new() for s in batch['data_samples']]
+    for sample in batch['data_samples']:
+        del sample.gt_label
+    expected = predict(model, batch)
+    assert len(results) == 5
+    for result, sample in zip(results, expected):
+        radius = float(sample.certified_radius)
+        assert result['certified_radius'] == pytest.approx(radius, abs=1e-9)
+        assert result['certified_radius_255'] == pytest.approx(255 * radius)
+        assert result['pred_label'] == int(sample.pred_label)
+        assert result['pred_class'] == NAMES[result['pred_label']]
+        assert result['eps'] == EPS
+        assert result['certified'] == [e <= radius for e in EPS]
+    assert any(r['certified_radius'] > 0 for r in results)
+    for inputs in (paths, [p[0].numpy() for p in batch['inputs']]):
+        again = inferencer(inputs)
+        assert [r['certified_radius'] for r in again] == pytest.approx(
+            [r['certified_radius'] for r in results], abs=1e-9)
+    sample, = inferencer(paths[0], return_datasamples=True)
+    assert float(sample.certified_radius) == pytest.approx(
+        results[0]['certified_radius'])
+
+
+def test_a_radius_holds(trained):
+    """Property 14, label-free: no pixel change within it matters."""
+    _, cfg, checkpoint = trained
+    inferencer = build(cfg, checkpoint)
+    pixels = images(6)['inputs'][:, 0].numpy()
+    rng = np.random.default_rng(0)
+    for image, result in zip(pixels, inferencer(list(pixels))):
+        steps = int(result['certified_radius_255'])
+        for _ in range(20):
+            noise = rng.integers(-steps, steps + 1, image.shape)
+            moved = (image.astype(int) + noise).clip(0, 255).astype(np.uint8)
+            assert inferencer([moved])[0]['pred_label'] == \
+                result['pred_label']
+
+
+def test_pictures(trained, tmp_path):
+    _, cfg, checkpoint = trained
+    paths = write_images(tmp_path / 'images', images(2))
+    inferencer = build(cfg, checkpoint, eps=[8 / 255])
+    assert inferencer.lines(
+        inferencer(paths[0], return_datasamples=True)[0])[2].startswith(
+            '8/255: ')
+    results = inferencer(paths, show_dir=str(tmp_path / 'shown'), scale=20)
+    assert results[0]['eps'] == [8 / 255]
+    for i, path in enumerate(paths):
+        picture = imread(str(tmp_path / 'shown' / f'{i}.png'))
+        assert picture.shape[0] > 20 * SIZE
+        source = imread(path).repeat(20, 0).repeat(20, 1)
+        assert (picture[:20 * SIZE, :20 * SIZE] == source).all()
+        assert (picture[20 * SIZE:] < 128).any()  # text
+
+
+def test_channel_order_is_that_of_the_data_set(tmp_path):
+    """Files become what the network was trained on: CIFAR is red first."""
+    init_default_scope('mmpretrain')
+    body = dict(type='mmext.LipMLP', in_channels=3, img_size=SIZE, depth=2,
+                width=24 / 1024)
+    cfg = classifier(
+        body=body, certify=dict(eps=[0.1]),
+        data_preprocessor=dict(mean=[100.] * 3, std=[60.] * 3))
+    model = finished(cfg)
+    red_first = np.random.default_rng(0).integers(
+        0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
+    path = str(tmp_path / 'x.png')
+    imwrite(red_first[..., ::-1], path)
+    for pipeline, array in (((), red_first), ((dict(
+            type='LoadImageFromFile'), ), red_first[..., ::-1])):
+        model._config = config(cfg, pipeline)
+        results = build(model)([path, array])
+        assert results[0]['certified_radius'] == \
+            results[1]['certified_radius']
+        np.testing.assert_array_equal(results[0]['pred_scores'],
+                                      results[1]['pred_scores'])
+
+
+def test_ensemble_and_defaults(trained):
+    member = dict(model=classifier(), weight=1.)
+    init_default_scope('mmpretrain')
+    from mmext.registry import MODELS
+    ensemble = MODELS.build(
+        dict(
+            type='mmext.CertifiedEnsemble', train='joint',
+            members=[member, dict(member)]))
+    ensemble._config = config(dict())
+    inferencer = build(ensemble.eval())
+    result, = inferencer([images(1)['inputs'][0, 0].numpy()])
+    assert result['eps'] == [2 / 255, 8 / 255]
+    assert result['pred_scores'].shape == (CLASSES, )
+
+
+def test_user_errors(trained, tmp_path):
+    model, cfg, checkpoint = trained
+    with pytest.raises(UserError, match='needs its config'):
+        build(finished(classifier()))
+    with pytest.raises(ValueError, match='pixel units'):
+        build(cfg, checkpoint, eps=[8])
+    plain = classifier(type='ImageClassifier')
+    with pytest.raises(ConfigError, match='LipschitzClassifier'):
+        build(config(plain))
+    inferencer = build(cfg, checkpoint)
+    with pytest.raises(MissingFileError, match='nothing.png'):
+        inferencer('nothing.png')
+    (tmp_path / 'empty').mkdir()
+    with pytest.raises(MissingFileError, match='no images'):
+        inferencer(str(tmp_path / 'empty'))
+    with pytest.raises(ValueError, match='built for images'):
+        inferencer([np.zeros((SIZE + 1, SIZE), np.uint8)])
+    half = save(tmp_path / 'half.pth', model, lp_norm=12.)
+    with pytest.raises(CertificationError, match='p = 12'):
+        build(cfg, half)([images(1)['inputs'][0, 0].numpy()])
