@@ -18,11 +18,11 @@ from mmpretrain.structures import DataSample
 
 from mmext.evaluation.certified_report import eps_name
 from mmext.models.classification.certification import CertifyOptions
-from mmext.models.lipschitz.p_norm import set_p
 from mmext.registry import INFERENCERS
 from mmext.utils.config_io import load_config
-from mmext.utils.user_error import ConfigError, MissingFileError, UserError
-from .adapters import build_host, load_whole
+from mmext.utils.user_error import MissingFileError, UserError
+from .adapters import load_whole
+from .certified_model import certified_model, prepare_certified
 
 # What a user most often asks for when neither config nor call says it.
 _EPS = (2 / 255, 8 / 255)
@@ -86,13 +86,12 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
                     'test pipeline. Pass the config and the checkpoint '
                     'instead, or set model._config.')
             checkpoint = load_whole(model, pretrained) if pretrained else {}
+            prepare_certified(model, checkpoint)
         else:
             cfg = model if isinstance(model, Config) else load_config(model)
-            model = build_host(cfg)
-            model._config = cfg
-            checkpoint = load_whole(model, pretrained) if pretrained else {}
-        self._certify(model, checkpoint, eps, radius_steps)
-        meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+            model = certified_model(cfg, pretrained)
+        self._certify(model, eps, radius_steps)
+        meta = getattr(model, '_dataset_meta', None) or {}
         super().__init__(
             model,
             pretrained=None,
@@ -100,15 +99,9 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
             classes=classes or meta.get('classes'))
 
     @staticmethod
-    def _certify(model: BaseModel, checkpoint: dict,
-                 eps: Optional[Sequence[float]], radius_steps: int) -> None:
+    def _certify(model: BaseModel, eps: Optional[Sequence[float]],
+                 radius_steps: int) -> None:
         """Switch certificates of the predicted class on."""
-        if not hasattr(model, 'certify'):
-            raise ConfigError(
-                'CertifiedClassificationInferencer expects a model of type '
-                "'mmext.LipschitzClassifier' or 'mmext.CertifiedEnsemble', "
-                f'but got {type(model).__name__}. The same backbone under '
-                'mmext.LipschitzClassifier gives certificates.')
         options = model.certify
         if options is None or eps is not None:
             asked = CertifyOptions.from_cfg(
@@ -117,10 +110,6 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
                 options, eps=asked.eps)
         model.certify = replace(
             options, radius=True, radius_steps=radius_steps, attack=None)
-        if 'lp_norm' in checkpoint:
-            # A finite one is refused with the first image.
-            model.trained_p = checkpoint['lp_norm']
-        set_p(model, float('inf'))
 
     def _init_pipeline(self, cfg: Config) -> Callable:
         steps = list(cfg.test_dataloader.dataset.pipeline)

@@ -1,0 +1,62 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""A certified classifier by config and checkpoint, at p = inf."""
+import math
+from typing import Any, Optional
+
+import torch.nn as nn
+from mmengine.config import Config
+
+from mmext.models.lipschitz.p_norm import set_p
+from mmext.utils.io import PathLike
+from mmext.utils.user_error import ConfigError
+from .adapters import build_host, load_whole
+
+
+def prepare_certified(model: nn.Module,
+                      checkpoint: Optional[dict] = None) -> None:
+    """Set p to infinity and note the p of the checkpoint.
+
+    Args:
+        model (nn.Module): ``mmext.LipschitzClassifier`` or
+            ``mmext.CertifiedEnsemble``.
+        checkpoint (dict, optional): What its weights came from.
+
+    Raises:
+        ConfigError: If the model gives no certificates.
+    """
+    if not hasattr(model, 'certify'):
+        raise ConfigError(
+            "Expected a model of type 'mmext.LipschitzClassifier' or "
+            f"'mmext.CertifiedEnsemble', but got {type(model).__name__}. The "
+            'same backbone under mmext.LipschitzClassifier gives '
+            'certificates.')
+    if 'lp_norm' in (checkpoint or {}):
+        # With a finite one the model refuses to certify.
+        model.trained_p = checkpoint['lp_norm']
+    set_p(model, math.inf)
+
+
+def certified_model(cfg: Config,
+                    weights: Optional[PathLike] = None) -> Any:
+    """Build a certified classifier and load its checkpoint.
+
+    Args:
+        cfg (Config): Its config.
+        weights (str or PathLike, optional): Checkpoint of a finished
+            training. Defaults to None, as for an ensemble whose members name
+            theirs.
+
+    Returns:
+        nn.Module: In evaluation, at p = inf, with ``_config`` and
+        ``_dataset_meta``.
+
+    Raises:
+        UserError: If the checkpoint does not fit, or the model gives no
+            certificates.
+    """
+    model = build_host(cfg)
+    checkpoint = load_whole(model, weights) if weights else {}
+    prepare_certified(model, checkpoint)
+    model._config = cfg
+    model._dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
+    return model.eval()
