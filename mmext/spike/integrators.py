@@ -12,6 +12,7 @@ from .noise import Diffusion, NoiseState, SpikeNoise
 # ones: their accumulators stay in the cache, and the calls are few.
 BLOCK = 1 << 19
 _TURN = 1 << 32
+_NONE = np.empty(0, np.intp)
 
 
 class Scale:
@@ -101,15 +102,30 @@ class FixedPoint:
 
     def _converted(self, picture: np.ndarray) -> np.ndarray:
         self.scale.check(picture, self.shape)
-        factor = self.rate / self.scale.divisor(picture) * _TURN
         if picture.dtype == np.uint8:
-            table = np.rint(np.arange(256) * factor)
-            self._saturation(table[picture.max(initial=0)])
-            table = np.minimum(table, _TURN).astype(np.int64)
-            return np.take(table, picture.reshape(-1))
+            return np.take(self._table(picture), picture.reshape(-1))
+        factor = self.rate / self.scale.divisor(picture) * _TURN
         turns = np.rint(picture.reshape(-1).astype(np.float64) * factor)
         self._saturation(turns.max(initial=0))
         return np.minimum(turns, _TURN).astype(np.int64)
+
+    def _table(self, picture: np.ndarray) -> np.ndarray:
+        """What each grey level adds, int64 (256,)."""
+        factor = self.rate / self.scale.divisor(picture) * _TURN
+        table = np.rint(np.arange(256) * factor)
+        self._saturation(table[picture.max(initial=0)])
+        return np.minimum(table, _TURN).astype(np.int64)
+
+    def _constant(self, picture: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
+        """What a picture adds, uint32, and the pixels of full light."""
+        if picture.dtype != np.uint8:
+            turns = self._turns(picture)
+            return turns.astype(np.uint32), np.flatnonzero(turns == _TURN)
+        self.scale.check(picture, self.shape)
+        table, flat = self._table(picture), picture.reshape(-1)
+        full = int(np.searchsorted(table, _TURN))
+        bright = np.flatnonzero(flat >= full) if full < 256 else _NONE
+        return np.take(table.astype(np.uint32), flat), bright
 
     def _saturation(self, most: float) -> None:
         if most > _TURN and not self.clip:
@@ -126,30 +142,28 @@ class FixedPoint:
         self._last = (None, None)
 
     def _stretch(self, light: Light, out: np.ndarray) -> None:
-        first = self._turns(light.first)
-        slope = None
-        full = first == _TURN
-        later = full
-        if light.last is not None:
-            last = self._turns(light.last)
+        slope, full = None, None
+        if light.last is None:
+            added, bright = self._constant(light.first)
+        else:
+            first, last = self._turns(light.first), self._turns(light.last)
             # Towards zero, so that light stays between its two pictures.
             slope = np.trunc((last - first) / light.span).astype(np.int64)
-            later = full & (slope == 0)
-            first = first + slope * light.start
+            full = first == _TURN
+            bright = np.flatnonzero(full & (slope == 0))
+            added = (first + slope * light.start).astype(np.uint32)
             slope = slope.astype(np.uint32)
-            if light.start:
-                full = later
-        # Full light adds a whole turn, which is 0 here: such pixels keep
-        # their value and fire.
-        added = first.astype(np.uint32)
+        # Full light adds a whole turn, which is 0 here: such pixels fire and
+        # keep their value. A stand-in does so without a wrap for 2**31 ticks.
+        kept = self.value[bright]
+        self.value[bright], added[bright] = _TURN // 2, _TURN - 1
         for begin in range(0, len(added), BLOCK):
             part = slice(begin, begin + BLOCK)
             self._block(self.value[part], added[part],
                         None if slope is None else slope[part], out[:, part])
-        if full.any():
+        self.value[bright] = kept
+        if slope is not None and not light.start and len(out):
             out[0] |= full
-        if later.any():
-            out[1:] |= later
 
     @staticmethod
     def _block(value: np.ndarray, added: np.ndarray,

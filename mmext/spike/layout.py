@@ -183,7 +183,8 @@ def _size_findings(frames: np.ndarray, height: int, width: int) -> List[str]:
         return findings
     other = row_length(bits[:_BITS], width)
     if other is not None:
-        findings.append(f'rows seem to be {other} pixels long, not {width}')
+        findings.append(
+            f'rows seem to be about {other} pixels long, not {width}')
     length = width if other is None else other
     rows = bits[:len(bits) // length * length].reshape(-1, length)
     parts = np.linspace(0, length, _PARTS + 1).astype(int)[:-1]

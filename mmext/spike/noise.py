@@ -8,6 +8,9 @@ import numpy as np
 
 from mmext.utils.user_error import ConfigError
 
+# Photons above which counts are drawn as normal numbers.
+_MANY = 1000
+
 
 @dataclass(frozen=True)
 class SpikeNoise:
@@ -105,11 +108,23 @@ class NoiseState:
         """Light times responsivity and shot noise."""
         current = light * self.responsivity
         if self.noise.photons is not None:
-            mean = np.floor(light * self.noise.photons)
-            shot = self.rng.poisson(mean)
-            np.divide(shot, mean, out=mean, where=mean > 0)
-            current *= mean
+            current *= self._shot(np.floor(light * self.noise.photons))
         return current
+
+    def _shot(self, mean: np.ndarray) -> np.ndarray:
+        """Poisson numbers over their means; 0 where the mean is 0.
+
+        Above a mean of ``_MANY`` they are normal for all that one bit a tick
+        can tell, and drawn ten times faster.
+        """
+        shot = self.rng.standard_normal(mean.shape, dtype=self.dtype)
+        shot /= np.sqrt(np.maximum(mean, 1))
+        shot += 1
+        few = mean < _MANY
+        if few.any():
+            counts = self.rng.poisson(mean[few])
+            shot[few] = counts / np.maximum(mean[few], 1)
+        return shot
 
     def increment(self, light: np.ndarray, gain: float,
                   threshold: float) -> np.ndarray:

@@ -1,0 +1,173 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Look at recordings of spikes: what is in them, as pictures or a video."""
+import argparse
+import os
+import warnings
+from pathlib import Path
+from typing import Iterator, List
+
+import cv2
+import numpy as np
+
+from mmext.spike import (SpikeRecording, open_spikes, preview, strip,
+                         write_picture, write_video)
+from mmext.spike.files import SUFFIXES
+from mmext.spike.preview import METHODS
+from mmext.spike.sources import natural_key
+from mmext.utils.user_error import ConfigError, MissingFileError, run_tool
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Report size, spike rate and doubts about size and bit '
+        'order of recordings, and write previews of them.')
+    parser.add_argument(
+        'recording',
+        help='The .dat, .npy or .npz file, or a folder of such files.')
+    parser.add_argument(
+        '--size',
+        type=int,
+        nargs=2,
+        metavar=('H', 'W'),
+        help='Height and width of the pictures, which .dat files need.')
+    parser.add_argument(
+        '--bitorder',
+        choices=('little', 'big'),
+        default='little',
+        help='The order of bits in the bytes of a .dat file (little).')
+    parser.add_argument(
+        '--no-flip',
+        action='store_true',
+        help='Do not turn the rows of a .dat file upside down.')
+    parser.add_argument(
+        '--repair',
+        action='store_true',
+        help='Turn .npy cubes of Respike upright, which were unpacked with '
+        'the wrong bit order.')
+    parser.add_argument('--key', help='The array to read from an .npz file.')
+    parser.add_argument(
+        '--begin', type=int, default=0, help='The first tick to use (0).')
+    parser.add_argument(
+        '--ticks',
+        type=int,
+        default=128,
+        help='How many ticks to use at most (128).')
+    parser.add_argument(
+        '--out',
+        help='Write a picture of bare spikes, playback, interval and one row '
+        'over time: a file such as preview.png, or a folder when the '
+        'recording is a folder.')
+    parser.add_argument(
+        '--video',
+        help='Write a video of the whole recording, named .mp4 or .avi.')
+    parser.add_argument(
+        '--method',
+        choices=METHODS,
+        default='playback',
+        help='What the video shows (playback).')
+    parser.add_argument(
+        '--half-window',
+        type=int,
+        default=16,
+        help='Ticks before and after each picture of the video (16).')
+    parser.add_argument(
+        '--step',
+        type=int,
+        default=8,
+        help='Ticks from one picture of the video to the next (8).')
+    parser.add_argument(
+        '--fps', type=float, default=25., help='Pictures a second (25).')
+    parser.add_argument(
+        '--stretch',
+        action='store_true',
+        help='Brighten pictures of dim recordings.')
+    return parser.parse_args(argv)
+
+
+def files_of(args: argparse.Namespace) -> List[str]:
+    """The recordings that are meant, sorted by name."""
+    if not os.path.isdir(args.recording):
+        return [args.recording]
+    names = sorted(
+        (n
+         for n in os.listdir(args.recording) if n.lower().endswith(SUFFIXES)),
+        key=natural_key)
+    if not names:
+        raise MissingFileError(
+            f'Expected recordings ({", ".join(SUFFIXES)}) in '
+            f'{args.recording}, but there are none.')
+    return [os.path.join(args.recording, n) for n in names]
+
+
+def opened(path: str, args: argparse.Namespace) -> SpikeRecording:
+    return open_spikes(
+        path,
+        None if args.size is None else tuple(args.size),
+        bitorder=args.bitorder,
+        flipud=False if args.no_flip else None,
+        repair=args.repair,
+        key=args.key)
+
+
+def describe(path: str, recording: SpikeRecording, spikes: np.ndarray) -> str:
+    """A line about the recording and a line for each doubt."""
+    ticks, height, width = recording.shape
+    pixels = spikes.mean(0, dtype=np.float32)
+    lines = [
+        f'{path}: {ticks} ticks of {height} x {width} pixels, '
+        f'{spikes.mean():.4f} spikes a tick and pixel, '
+        f'{(pixels == 0).mean():.1%} of pixels dark, '
+        f'{(pixels == 1).mean():.1%} saturated'
+    ]
+    lines += [f'  doubtful: {text}' for text in recording.findings()]
+    return '\n'.join(lines)
+
+
+def video_pictures(recording: SpikeRecording,
+                   args: argparse.Namespace) -> Iterator[np.ndarray]:
+    """Pictures of the whole recording, read window by window."""
+    half = args.half_window
+    if half < 1 or args.step < 1:
+        raise ConfigError('Expected --half-window and --step of at least 1, '
+                          f'but got {half} and {args.step}.')
+    for key in range(args.begin + half, len(recording) - half, args.step):
+        window = recording.read(key - half, 2 * half + 1)
+        yield preview(window, half, args.method, half, args.stretch)
+
+
+def browse(path: str, args: argparse.Namespace, folder: bool) -> None:
+    """Report and draw one recording."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        recording = opened(path, args)
+    for item in caught:
+        print(f'Warning: {item.message}')
+    left = len(recording) - args.begin
+    spikes = recording.read(args.begin, max(1, min(args.ticks, left)))
+    print(describe(path, recording, spikes))
+    if args.out:
+        name = os.path.join(args.out, f'{Path(path).stem}.png') if folder \
+            else args.out
+        write_picture(name, strip(spikes, stretch=args.stretch))
+        print(f'  {name}')
+    if args.video:
+        count = write_video(args.video, video_pictures(recording, args),
+                            args.fps)
+        print(f'  {args.video}: {count} pictures')
+
+
+def main(argv=None) -> int:
+    args = parse_args(argv)
+    cv2.setNumThreads(1)
+    files = files_of(args)
+    folder = os.path.isdir(args.recording)
+    if args.video and len(files) > 1:
+        raise ConfigError('Expected one recording for a --video, but got '
+                          f'{len(files)}. Name one file of the folder.')
+    for path in files:
+        browse(path, args, folder)
+    return 0
+
+
+if __name__ == '__main__':
+    run_tool(main)
