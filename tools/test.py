@@ -9,9 +9,10 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
 from mmext.engine.hooks import CheckpointMatchHook
+from mmext.utils.config_build import drop_pretrained
 from mmext.utils.config_io import load_config
 from mmext.utils.launch import (add_common_arguments, build_runner,
-                                finish_config, is_adaptation, parse,
+                                finish_config, is_adaptation, is_tuned, parse,
                                 require_gpu, set_loader_defaults, set_pipeline,
                                 set_work_dir)
 from mmext.utils.preflight import preflight
@@ -189,6 +190,10 @@ def main(argv=None) -> None:
                         'tools/train.py.')
     merge_args(cfg, args)
     preflight(cfg, 'adapt' if args.adapt else 'test', args.checkpoint)
+    tuned = is_tuned(cfg.model) and not args.adapt
+    if tuned:
+        # It initialises its host when it is built; the checkpoint has it all.
+        drop_pretrained(cfg.model)
     runner = build_runner(cfg)
     if args.adapt:
         runner.train()
@@ -197,6 +202,9 @@ def main(argv=None) -> None:
         runner.register_hook(
             CheckpointMatchHook(
                 cfg.train_cfg.get('source_ignore', ('^auxiliary_head', ))))
+    elif tuned:
+        # modules that started from zero have no ``init`` in the model
+        runner.register_hook(CheckpointMatchHook((r'\.(bias_)?init$', )))
     metrics = runner.test()
     if args.out and args.out.endswith(_FILES) and out_item(
             args) == 'metrics' and is_main_process():

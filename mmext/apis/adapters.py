@@ -12,6 +12,7 @@ from mmext.models.adapters import MoSAModel, model_from_adapter
 from mmext.registry import MODELS
 from mmext.utils.config_build import drop_pretrained
 from mmext.utils.io import PathLike, safe_load
+from mmext.utils.launch import is_tuned
 from mmext.utils.user_error import MissingFileError, UserError
 
 
@@ -24,10 +25,6 @@ def _model_config(cfg: Config, pretrained: bool) -> Any:
     model = copy.deepcopy(cfg.model)
     drop_pretrained(model)
     return model
-
-
-def _is_tuned(model: dict) -> bool:
-    return str(model.get('type')).split('.')[-1] == 'MoSAModel'
 
 
 def build_host(cfg: Config, weights: Optional[PathLike] = None) -> nn.Module:
@@ -45,7 +42,7 @@ def build_host(cfg: Config, weights: Optional[PathLike] = None) -> nn.Module:
         UserError: If pretrained weights are missing or do not fit.
     """
     model = _model_config(cfg, weights is None)
-    if _is_tuned(model):
+    if is_tuned(model):
         model = model.module
     try:
         host = MODELS.build(model)
@@ -75,7 +72,7 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
             not fit.
     """
     model = _model_config(cfg, False)
-    if not _is_tuned(model):
+    if not is_tuned(model):
         raise UserError(
             "Expected a config with model.type='mmext.MoSAModel', but got "
             f'{model.get("type")!r}.')

@@ -15,6 +15,7 @@ from mmext.utils.comparison import (RunError, RunFolder, mean_of,
 from mmext.utils.config_io import load_config, merge_options
 from mmext.utils.config_paths import checkpoints, find_checkpoint
 from mmext.utils.io import write_json
+from mmext.utils.launch import is_tuned
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError
 from .adapters import build_tuned
@@ -65,11 +66,10 @@ def check_method(method: Method, chooses: bool) -> None:
             missing.
     """
     cfg = method.load()
-    model = cfg.get('model') or {}
-    if str(model.get('type')).split('.')[-1] != 'MoSAModel':
+    if not is_tuned(cfg.get('model')):
         raise UserError(
-            f'{method.config} has model.type={model.get("type")!r}. Only '
-            'mmext.MoSAModel can be compared here; its adapter may be '
+            f'{method.config} has another model than mmext.MoSAModel. Only '
+            'that can be compared here; its adapter may be '
             'FullFineTune, LinearProbe or another baseline.')
     if chooses and not (cfg.get('val_dataloader')
                         and cfg.get('val_evaluator')):

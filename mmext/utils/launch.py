@@ -243,6 +243,15 @@ def is_adaptation(cfg: Config) -> bool:
     return str(loop.get('type')).split('.')[-1] == 'TestTimeAdaptLoop'
 
 
+def is_tuned(model: Any) -> bool:
+    """Whether the config of a model is a ``MoSAModel``, or wraps one."""
+    while isinstance(model, dict):
+        if str(model.get('type')).split('.')[-1] == 'MoSAModel':
+            return True
+        model = model.get('module')
+    return False
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner: ``runner_type`` of the config, else ``Runner``."""
     if 'runner_type' in cfg:

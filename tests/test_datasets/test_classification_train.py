@@ -161,3 +161,31 @@ def test_baselines_train(name, tmp_path, monkeypatch):
     losses = [line for line in scalars(tmp_path / 'work') if 'loss' in line]
     assert len(losses) == 2
     assert all(('loss_kl' in line) == (name == 'mosl') for line in losses)
+
+
+def test_testing_needs_the_whole_checkpoint_and_nothing_else(
+        tmp_path, monkeypatch):
+    """The pretrained backbone may be gone; a partial checkpoint, with which
+    a part of the model would stay random, is refused."""
+    import torch
+
+    from mmext.apis.adapters import build_tuned
+    from mmext.utils.config_io import load_config
+    monkeypatch.chdir(tmp_path)
+    write_vtab('data', tasks=['kitti'])
+    config = write_config(tmp_path, 'vtab', 'data')
+    with open(config, 'a') as file:
+        file.write("model['module']['backbone']['init_cfg'] = dict(\n"
+                   "    _delete_=True, type='Pretrained', "
+                   "checkpoint='gone.pth')\n")
+    state = build_tuned(load_config(config)).state_dict()
+    torch.save(dict(state_dict=state), 'whole.pth')
+    tool('test')([config, 'whole.pth', '--work-dir', 'work'])
+    assert any('accuracy/top1' in line
+               for line in scalars(tmp_path / 'work', '*/*.json'))
+    for part in ('head', 'backbone.ln1', '.mosa.'):
+        torch.save(
+            dict(state_dict={k: v for k, v in state.items()
+                             if part not in k}), 'part.pth')
+        with pytest.raises(UserError, match='missing'):
+            tool('test')([config, 'part.pth', '--work-dir', 'other'])

@@ -50,6 +50,8 @@ class MoSAHook(Hook):
     Raises:
         TypeError: If the model is not wrapped by ``MoSAModel``; a hook
             cannot create parameters.
+        ValueError: On resume, if the checkpoint was written with other
+            options or without this hook; nothing is loaded then.
 
     Examples:
         >>> custom_hooks = [dict(type='mmext.MoSAHook', interval=50)]
@@ -128,8 +130,15 @@ class MoSAHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """On resume, check the options and restore the generator."""
-        if runner._resume and 'mosa' in checkpoint:
-            self.model_of(runner).load_draw_state(checkpoint['mosa'])
+        if not runner._resume:
+            return
+        if 'mosa' not in checkpoint:
+            raise ValueError(
+                'The checkpoint to resume from holds no state of MoSA: it '
+                'was written without MoSAHook, so the draws would start '
+                'again from the seed. Start a new run from its weights '
+                '(load_from, without resume).')
+        self.model_of(runner).load_draw_state(checkpoint['mosa'])
 
     def after_train(self, runner: Runner) -> None:
         """Write the adapters to :attr:`export`."""

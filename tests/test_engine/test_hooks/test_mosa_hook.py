@@ -168,6 +168,32 @@ def test_resume_with_other_options(tmp_path, change):
     assert equal(state(made), before)
 
 
+def test_resume_without_the_state_of_draws(tmp_path):
+    """The draws would silently start again; nothing is loaded."""
+    train(tmp_path, length=2)
+    path = tmp_path / 'iter_2.pth'
+    checkpoint = torch.load(path, weights_only=False)
+    del checkpoint['mosa']
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match='without MoSAHook'):
+        train(tmp_path, resume=True)
+
+
+def test_runner_compiles(tmp_path):
+    """Property 32: ``compile=`` of a config draws and trains as without."""
+    torch._dynamo.reset()
+    plain = train(tmp_path / 'plain', length=2)
+    with quick_runner():
+        made = runner(tmp_path / 'compiled', length=2)
+        made.cfg.compile = dict(backend='eager')
+        made.train()
+    assert all(torch.equal(a, b) for a, b in zip(
+        plain.watch.tables, made.watch.tables))
+    for key, value in state(plain).items():
+        torch.testing.assert_close(
+            state(made)[key], value, rtol=1e-3, atol=1e-4)
+
+
 def test_runner_initialisation_changes_nothing(tmp_path):
     """Property 30: the Runner calls ``init_weights`` after insertion."""
     torch.manual_seed(0)
