@@ -269,3 +269,22 @@ def test_five_lines_on_a_host_base(program, host_config):
     names = set(saved['state_dict'])
     assert 'backbone.layers.0.ffn.layers.1.weight' in names
     assert any('.mosa.default.up.' in name for name in names)
+
+
+def test_two_processes(host_config):
+    """``tools/dist_train.sh`` on CPUs: no unused parameter, one result."""
+    if torch.cuda.is_available():
+        pytest.skip('checks the machines without a GPU')
+    run_tool(
+        'tools/dist_train.sh',
+        host_config,
+        '2',
+        '--work-dir',
+        'distributed',
+        cwd=host_config.parent)
+    saved = torch.load(
+        host_config.parent / 'distributed' / 'epoch_1.pth',
+        weights_only=False)
+    assert 'rng' in saved['mosa']
+    assert any('.mosa.default.up.owner' in name
+               for name in saved['state_dict'])
