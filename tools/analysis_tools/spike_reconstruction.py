@@ -56,8 +56,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--presets',
         nargs='+',
         choices=sorted(PRESETS),
-        default=['ideal', 'scsim'],
-        help='The cameras to simulate (ideal scsim).')
+        default=['ideal', 'spikecv_video', 'scsim'],
+        help='The cameras to simulate (ideal spikecv_video scsim).')
     parser.add_argument(
         '--seed', type=int, default=0, help='Seed of start and noise (0).')
     return parser.parse_args(argv)

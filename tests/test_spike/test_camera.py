@@ -1,0 +1,227 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The spike camera; property H31 of section h of the specification."""
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmext.spike import (PRESETS, Light, SpikeCamera, SpikeNoise, interval,
+                         light_from_frames, playback, window_start)
+from mmext.utils.user_error import ConfigError
+
+SMALL = dict(spikingsim_full=dict(substeps=20))
+
+
+def frames(count=5, seed=0):
+    rng = np.random.default_rng(seed)
+    pictures = rng.integers(0, 256, (count, 6, 8), dtype=np.uint8)
+    pictures[:2, 0] = 255  # white, then changing
+    pictures[:, 1] = 255
+    pictures[:, 2] = 0
+    return pictures
+
+
+@pytest.mark.stack_subset
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    gain=st.sampled_from([1., 0.5, 0.37]),
+    threshold=st.sampled_from([1., 2., 5.]),
+    ticks=st.integers(1, 200))
+def test_h31_count_of_constant_light(seed, gain, threshold, ticks):
+    """floor((V_0 + T eta I) / theta), exactly, in integers."""
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (3, 8), dtype=np.uint8)
+    start = rng.integers(0, 2**20, (3, 8)) / 2**20 * threshold
+    camera = SpikeCamera(gain=gain, threshold=threshold, start=start)
+    count = camera.expose([Light(picture, ticks)]).sum(0)
+    for place in np.ndindex(3, 8):
+        # What one tick adds was rounded once, to 2**-32 thresholds.
+        added = Fraction(
+            round(int(picture[place]) * gain / threshold / 255 * 2**32), 2**32)
+        expected = Fraction(start[place] / threshold) + ticks * added
+        # The start has 20 binary digits of a threshold of up to 5.
+        slack = Fraction(1, 2**31)
+        assert int(expected - slack) <= count[place] <= int(expected + slack)
+
+
+@pytest.mark.parametrize('precision', ['fixed', 'float64'])
+def test_h31_black_never_fires_and_white_always_does(precision):
+    for start in ('zero', 'random'):
+        camera = SpikeCamera(start=start, precision=precision)
+        spikes = camera.expose_frames(frames(), ticks_per_frame=30)
+        assert not spikes[:, 2].any()
+        assert spikes[:, 1].all()
+        assert spikes[:30, 0].all()
+        assert spikes[30:60, 0].min() == 0
+    assert camera.potential.max() <= 1
+
+
+@pytest.mark.parametrize('half', [3, 10, 40])
+def test_h31_errors_of_playback_and_interval(half):
+    light = np.linspace(0.02, 1, 64).reshape(8, 8)
+    gain = 0.9
+    camera = SpikeCamera(gain=gain, precision='float64', seed=half)
+    spikes = camera.expose([Light(light, 2 * half + 1 + 120)])
+    key = half + 60
+    rate = playback(spikes, key, half)
+    assert np.abs(rate - gain * light).max() <= 1 / (2 * half + 1) + 1e-6
+    ticks = 1 / interval(spikes, key, 60)
+    assert np.abs(ticks - 1 / (gain * light)).max() <= 1 + 1e-4
+
+
+@pytest.mark.parametrize('preset', sorted(PRESETS))
+def test_h31_pieces_equal_one_go_and_seeds_repeat(preset):
+    options = SMALL.get(preset, {})
+    whole = SpikeCamera.from_preset(
+        preset, seed=3, **options).expose_frames(
+            frames(), ticks_per_frame=7)
+    assert whole.dtype == np.uint8 and set(np.unique(whole)) == {0, 1}
+    again = SpikeCamera.from_preset(
+        preset, seed=3, **options).expose_frames(
+            frames(), ticks_per_frame=7)
+    np.testing.assert_array_equal(whole, again)
+    for ticks in (1, 4, 100):
+        camera = SpikeCamera.from_preset(preset, seed=3, **options)
+        light = light_from_frames(frames(), ticks_per_frame=7)
+        pieces = list(camera.stream(light, ticks))
+        np.testing.assert_array_equal(whole, np.concatenate(pieces))
+    if preset not in ('spcs', 'spikecv_image'):
+        other = SpikeCamera.from_preset(
+            preset, seed=4, **options).expose_frames(
+                frames(), ticks_per_frame=7)
+        assert (whole != other).any()
+
+
+def test_fixed_point_follows_floating_point():
+    pictures = frames(9)
+    args = dict(ticks_per_frame=16, tail=100)
+    exact = SpikeCamera(gain=0.8).expose_frames(pictures, **args)
+    floats = SpikeCamera(
+        gain=0.8, precision='float64').expose_frames(pictures, **args)
+    count = exact.cumsum(0, dtype=int) - floats.cumsum(0, dtype=int)
+    # Light that hits the threshold exactly may fire one tick later.
+    assert np.abs(count).max() <= 1
+    assert (exact != floats).mean() < 0.01
+
+
+def test_repeat_and_linear_light():
+    black, white = np.zeros((1, 8)), np.ones((1, 8))
+    camera = SpikeCamera(start='zero')
+    held = camera.expose_frames([black, white],
+                                ticks_per_frame=4,
+                                interpolation='repeat')
+    assert held[:, 0, 0].tolist() == [0] * 4 + [1] * 4
+    camera.restart()
+    ramp = camera.expose_frames([black, white], ticks_per_frame=4, lead=2)
+    # 0, 1/4, 2/4, 3/4, then white.
+    assert ramp[:, 0, 0].tolist() == [0, 0, 0, 0, 0, 1, 1, 1, 1, 1]
+
+
+def test_windows_are_cut_from_one_recording():
+    pictures, ticks, length = frames(6), 5, 12
+    starts = [length // 2 + window_start(k, ticks, length) for k in range(6)]
+    options = dict(ticks_per_frame=ticks, lead=length // 2, tail=length)
+    whole = SpikeCamera().expose_frames(pictures, **options)
+    windows = list(SpikeCamera().windows(
+        light_from_frames(pictures, **options), starts, length))
+    assert len(windows) == 6
+    for start, window in zip(starts, windows):
+        np.testing.assert_array_equal(window, whole[start:start + length])
+    with pytest.raises(ConfigError, match='ends before'):
+        list(SpikeCamera().windows(
+            light_from_frames(pictures, ticks), [0, 25], length))
+    assert window_start(2, 16, 128) == 32 - 64
+    assert window_start(2, 16, 128, 'start') == 32
+    assert window_start(2, 128, 128, interpolation='repeat') == 256
+
+
+def test_output_array_is_filled():
+    out = np.full((8, 6, 8), 7, np.uint8)
+    light = [Light(frames()[0], 8)]
+    result = SpikeCamera().expose(light, out)
+    assert result is out
+    np.testing.assert_array_equal(out, SpikeCamera().expose(light))
+    with pytest.raises(ConfigError, match='contiguous uint8'):
+        SpikeCamera().expose(light, out[:4])
+
+
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(precision='float64'),
+])
+def test_saturating_light_is_refused_or_clipped(options):
+    light = [Light(np.full((2, 8), 200, np.uint8), 10)]
+    with pytest.raises(ConfigError, match='saturation'):
+        SpikeCamera(gain=2, **options).expose(light)
+    camera = SpikeCamera(gain=2, saturation='clip', start='zero', **options)
+    assert camera.expose(light).all()
+    # Nothing was stored up meanwhile.
+    dark = [Light(np.zeros((2, 8), np.uint8), 5)]
+    assert not camera.expose(dark).any()
+
+
+def test_each_noise_does_what_it_says():
+    grey = [Light(np.full((40, 40), 0.3), 200)]
+    base = SpikeCamera(precision='float64').expose(grey).mean(0)
+    assert base.std() < 0.003
+
+    def rates(**noise):
+        return SpikeCamera(noise=SpikeNoise(**noise)).expose(grey)
+
+    dark = SpikeCamera(noise=dict(dark=(0.05, 0.))).expose(
+        [Light(np.zeros((8, 8)), 200)])
+    assert dark.mean() == pytest.approx(0.05, abs=0.005)
+    assert rates(threshold_std=0.1).mean(0).std() > 0.02
+    assert rates(capacitance_std=0.1).mean(0).std() > 0.02
+    assert rates(responsivity_std=0.1).mean(0).std() > 0.02
+    slow = rates(refractory=0.5).mean()
+    assert slow == pytest.approx(1 / (1 / 0.3 + 0.5), rel=0.02)
+    few, many = rates(photons=20.), rates(photons=1e6)
+    assert few.mean() == pytest.approx(0.3, rel=0.1)
+    assert few.mean(0).std() > 2 * many.mean(0).std()
+    assert rates(read_std=0.2).sum() != base.sum() * 200
+    spurious = SpikeCamera(noise=SpikeNoise(spurious=(20, 5))).expose(
+        [Light(np.zeros((20, 20)), 200)])
+    assert spurious.mean() == pytest.approx(1 / 20, rel=0.15)
+
+
+def test_scsim_rates_stay_near_the_light():
+    camera = SpikeCamera.from_preset('scsim')
+    spikes = camera.expose([Light(np.full((64, 64), 128, np.uint8), 256)])
+    # Dark current adds half a percent of a spike.
+    assert spikes.mean() == pytest.approx(128 / 255 + 0.0047, rel=0.02)
+    assert 0.02 < spikes.mean(0).std() < 0.06
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(reset='soft'), 'reset'),
+    (dict(gain=0), 'positive gain'),
+    (dict(noise=dict(photons=-1)), 'photons'),
+    (dict(noise=dict(diffusion=(0.1, 25))), 'sub-steps'),
+    (dict(precision='fixed', reset='zero'), 'fixed'),
+    (dict(start=1.5), 'start'),
+    (dict(start=np.full((2, 8), 1.)), 'start'),
+])
+def test_unusable_settings(options, message):
+    with pytest.raises(ConfigError, match=message):
+        SpikeCamera(**options).expose([Light(np.zeros((2, 8)), 1)])
+
+
+@pytest.mark.parametrize('picture, message', [
+    (np.full((2, 8), np.nan), 'NaN'),
+    (np.full((2, 8), -0.1), 'at least 0'),
+    (np.zeros((2, 8), int), 'unsigned'),
+    (np.zeros((2, 8, 4), np.uint8), 'shape'),
+])
+def test_unusable_pictures(picture, message):
+    with pytest.raises(ConfigError, match=message):
+        SpikeCamera().expose_frames([picture])
+    with pytest.raises(ConfigError, match='one size'):
+        SpikeCamera().expose_frames([np.zeros(
+            (2, 8)), np.zeros((3, 8))],
+                                    ticks_per_frame=2)
+    with pytest.raises(ConfigError, match='at least one frame'):
+        SpikeCamera().expose_frames([])

@@ -1,0 +1,118 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""video_to_spikes, browse_spikes and spike_reconstruction, in process."""
+import json
+
+import numpy as np
+import pytest
+
+from mmext.spike import open_spikes, write_picture, write_video
+from mmext.utils.user_error import ConfigError, UserError
+from ..tool_fixtures import tool as load_tool
+
+
+def pictures(count=5, size=(32, 48)):
+    ramp = np.linspace(20, 200, size[1]).astype(np.uint8)
+    return [
+        np.roll(np.tile(ramp, (size[0], 1)), 2 * k, 1) for k in range(count)
+    ]
+
+
+@pytest.fixture
+def video(tmp_path):
+    path = tmp_path / 'clip.avi'
+    write_video(path, pictures(), 25)
+    return str(path)
+
+
+def test_recording_of_a_video(tmp_path, video, capsys):
+    tool = load_tool('dataset_converters/video_to_spikes')
+    out = tmp_path / 'clip.dat'
+    tool.main([
+        '--video', video, '--ticks-per-frame', '8', '--frames', '4', '--out',
+        str(out)
+    ])
+    assert '32 ticks of 32 x 48 pixels' in capsys.readouterr().out
+    recording = open_spikes(out, (32, 48), ticks=32)
+    assert 0.2 < recording.read().mean() < 0.7
+    assert json.loads((tmp_path / 'clip.dat.json').read_text())['seed'] == 0
+    browse = load_tool('visualization/browse_spikes')
+    browse.main([
+        str(out), '--size', '32', '48', '--out',
+        str(tmp_path / 'look.png'), '--video',
+        str(tmp_path / 'look.avi'), '--half-window', '4'
+    ])
+    told = capsys.readouterr().out
+    assert '32 ticks of 32 x 48' in told and 'pictures' in told
+    assert (tmp_path / 'look.png').stat().st_size > 100
+
+
+@pytest.mark.parametrize('align', ['center', 'start'])
+def test_windows_of_interpolated_pictures(tmp_path, align, capsys):
+    tool = load_tool('dataset_converters/video_to_spikes')
+    for k, picture in enumerate(pictures(9)):
+        write_picture(tmp_path / f'rgb/f{k}.png', picture)
+    # Every fourth picture is an original frame: 0, 4 and 8.
+    out = tmp_path / 'spike'
+    tool.main([
+        '--folder',
+        str(tmp_path / 'rgb'), '--interpolated', '4', '--ticks-per-frame',
+        '16', '--window', '24', '--align', align, '--out',
+        str(out)
+    ])
+    names = sorted(p.name for p in out.glob('*.npy'))
+    assert names == ['f0.npy', 'f4.npy', 'f8.npy']
+    assert open_spikes(out / 'f8.npy', (32, 48), ticks=24)
+    load_tool('visualization/browse_spikes').main(
+        [str(out), '--out', str(tmp_path / 'look')])
+    assert len(list((tmp_path / 'look').glob('*.png'))) == 3
+    with pytest.raises(ConfigError, match='multiple of --interpolated'):
+        tool.main([
+            '--folder',
+            str(tmp_path / 'rgb'), '--interpolated', '3', '--out',
+            str(tmp_path / 'a.dat')
+        ])
+
+
+def test_streetworld_through_a_noisy_camera(tmp_path):
+    tool = load_tool('dataset_converters/video_to_spikes')
+    tool.main([
+        '--streetworld', '3', '--size', '32', '64', '--frames', '2', '--fps',
+        '1000', '--ticks-per-frame', '4', '--preset', 'scsim', '--out',
+        str(tmp_path / 'a.npz')
+    ])
+    assert open_spikes(tmp_path / 'a.npz').shape == (8, 32, 64)
+
+
+def test_reconstruction_of_a_video(tmp_path, video, capsys):
+    tool = load_tool('analysis_tools/spike_reconstruction')
+    tool.main([
+        video, '--frames', '3', '--ticks-per-frame', '16', '--half-windows',
+        '2', '8', '--presets', 'ideal', '--out',
+        str(tmp_path / 'out')
+    ])
+    rows = json.loads(
+        (tmp_path / 'out/reconstruction.json').read_text())['rows']
+    assert len(rows) == 4
+    playback = {
+        r['half_window']: r['mae']
+        for r in rows if r['method'] == 'playback'
+    }
+    # A longer window knows the rate better; at most one spike is wrong.
+    assert playback[8] < playback[2] < 1 / 5
+    assert (tmp_path / 'out/reconstruction.jpg').stat().st_size > 1000
+
+
+def test_mistakes_are_explained(tmp_path, video):
+    convert = load_tool('dataset_converters/video_to_spikes')
+    browse = load_tool('visualization/browse_spikes')
+    out = str(tmp_path / 'a.dat')
+    for tool, arguments, message in (
+        (convert, ['--video', 'no.mp4', '--out', out], 'none at no.mp4'),
+        (convert, ['--video', video, '--out', out, '--gain', '9'], 'Lower'),
+        (convert, ['--video', video, '--out', out, '--window', '0'], 'window'),
+        (browse, [str(tmp_path / 'b.dat')], 'none at'),
+        (browse, [str(tmp_path)], 'recordings'),
+    ):
+        with pytest.raises(UserError, match=message):
+            tool.main(arguments)
+    assert not (tmp_path / 'a.dat').exists()
