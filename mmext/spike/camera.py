@@ -12,7 +12,7 @@ from .noise import SpikeNoise, sensor_noise
 PRECISIONS = ('auto', 'fixed', 'float32', 'float64')
 RESETS = ('residual', 'zero')
 
-# The public simulators; section e of the README names the sources.
+# The public simulators, as docs/en/user_guides/spikes.md lists them.
 PRESETS: Dict[str, Dict[str, Any]] = dict(
     # Full light fires in every tick; the default of this package.
     ideal=dict(),
@@ -49,8 +49,7 @@ class SpikeCamera:
         V \leftarrow V + \eta I_n, \quad S_n = [V \ge \theta], \quad
         V \leftarrow V - \theta S_n \text{ or } V (1 - S_n)
 
-    (section e of the specification: one spike a tick at most, residual kept
-    or hard reset). The accumulators stay from call to call, so that a long
+    one spike a tick at most, with the residual kept or a hard reset. The accumulators stay from call to call, so that a long
     recording can be made in pieces: any pieces give the same spikes. Equal
     arguments and light give equal spikes.
 

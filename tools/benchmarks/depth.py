@@ -6,7 +6,8 @@ do not depend on the machine much::
 
     python tools/benchmarks/depth.py --out FILE
 
-Times are medians of runs in turn.
+Times are medians of runs in turn. The spike tools use one thread, and are
+measured by the processor's time, which other programs disturb little.
 """
 import argparse
 import itertools
@@ -28,15 +29,16 @@ TICKS = 128
 
 
 def in_turn(functions: Dict[str, Callable],
-            repeats: int) -> Dict[str, List[float]]:
+            repeats: int,
+            clock: Callable = time.process_time) -> Dict[str, List[float]]:
     """Seconds of some functions, run one after the other, many times."""
     seconds: Dict[str, List[float]] = {name: [] for name in functions}
     for i in range(repeats + 1):
         for name, function in functions.items():
-            start = time.perf_counter()
+            start = clock()
             function()
             if i:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 
