@@ -13,7 +13,7 @@ loaded yet is patched when it is first imported.
 import os
 import re
 import sys
-from importlib.abc import MetaPathFinder
+from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -27,7 +27,8 @@ __all__ = [
     'check_versions', 'install_safe_globals', 'install_shims',
     'map_config_packages', 'patch_checkpoint_loading',
     'patch_checkpoint_saving', 'patch_cpu_distributed',
-    'patch_inferencer_config', 'patch_package_lookup', 'stack'
+    'patch_inferencer_config', 'patch_package_lookup', 'provide_depth_scope',
+    'stack'
 ]
 
 # Distribution -> (lowest version, first version too high). setup.cfg has the
@@ -347,6 +348,37 @@ def patch_inferencer_config() -> None:
     _patch('mmengine.infer.infer', _patch_infer_module)
 
 
+class _DepthScope(MetaPathFinder, Loader):
+    """``mmdepth.registry`` in memory: what :mod:`mmext.registry` provides."""
+
+    NAMES = ('mmdepth', 'mmdepth.registry')
+
+    def find_spec(self,
+                  fullname: str,
+                  path: Any = None,
+                  target: Any = None) -> Optional[ModuleSpec]:
+        if fullname not in self.NAMES:
+            return None
+        return ModuleSpec(fullname, self, is_package=fullname == 'mmdepth')
+
+    def exec_module(self, module: ModuleType) -> None:
+        if module.__name__ == 'mmdepth.registry':
+            from .registry import DEPTH_REGISTRIES
+            vars(module).update(DEPTH_REGISTRIES)
+
+
+def provide_depth_scope() -> None:
+    """Let ``mmdepth.X`` and ``default_scope='mmdepth'`` be found.
+
+    mmengine imports ``SCOPE.registry`` when it meets a scope. There is no
+    mmdepth package; without this the look-up fails unless something has
+    imported :mod:`mmext.registry` before, and every build warns. The finder
+    is the last one asked, so a real package of that name would win.
+    """
+    if not any(isinstance(one, _DepthScope) for one in sys.meta_path):
+        sys.meta_path.append(_DepthScope())
+
+
 def patch_cpu_distributed() -> None:
     """Let ``torchrun`` train on a machine without an accelerator.
 
@@ -394,7 +426,7 @@ def install_shims() -> None:
         return
     shims: List[Callable[[], None]] = [
         map_config_packages, patch_package_lookup, patch_checkpoint_loading,
-        patch_checkpoint_saving, patch_inferencer_config
+        patch_checkpoint_saving, patch_inferencer_config, provide_depth_scope
     ]
     for shim in shims:
         shim()

@@ -8,10 +8,16 @@ in ``locations``. No ``custom_imports`` is needed.
 A sub-package whose host toolbox is absent is skipped with
 :func:`import_rim`; asking for one of its parts then raises an
 ``ImportError`` that names the package and the extra.
+
+Depth and spike parts have a second home: there is no mmdepth package, so
+:data:`DEPTH_REGISTRIES` holds one child per root with ``scope='mmdepth'``,
+and :func:`register_depth` makes a class answer to ``mmext.X`` and
+``mmdepth.X``. ``default_scope='mmdepth'`` and ``type='mmdepth.X'`` work
+wherever mmext is imported (see :func:`mmext.compat.provide_depth_scope`).
 """
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Dict, List, Optional
+from typing import Callable, Dict, List, Optional
 
 from .utils.dependency import has, missing_message, require
 
@@ -63,7 +69,7 @@ class Registry(_root.Registry):
         """Look ``key`` up; a miss says why and what to do.
 
         Args:
-            key (str): Name, with or without ``mmext.``.
+            key (str): Name, with or without the scope.
 
         Raises:
             ImportError: If parts were skipped for want of a host.
@@ -77,15 +83,15 @@ class Registry(_root.Registry):
         if _SKIPPED:
             parts = sorted(_SKIPPED)
             raise ImportError(
-                f"'mmext.{name}' is not registered in mmext's "
+                f"'{self.scope}.{name}' is not registered in mmext's "
                 f'{self.name!r} registry. These parts of mmext were not '
                 f'loaded: {", ".join(parts)}. ' + ' '.join(_SKIPPED[part]
                                                            for part in parts))
         near = get_close_matches(name, self._module_dict, n=3)
         hint = f' Did you mean {", ".join(near)}?' if near else \
             f' Known names: {", ".join(sorted(self._module_dict)) or "none"}.'
-        raise KeyError(f"'mmext.{name}' is not in mmext's {self.name!r} "
-                       f'registry.{hint}')
+        raise KeyError(f"'{self.scope}.{name}' is not in mmext's "
+                       f'{self.name!r} registry.{hint}')
 
 
 def _child(name: str,
@@ -115,3 +121,59 @@ TRANSFORMS = _child('transform', 'TRANSFORMS', ['mmext.datasets'])
 METRICS = _child('metric', 'METRICS', ['mmext.evaluation'])
 VISUALIZERS = _child('visualizer', 'VISUALIZERS', ['mmext.visualization'])
 INFERENCERS = _child('inferencer', 'INFERENCERS', ['mmext.apis'])
+
+# All roots, also those that mmext itself has no child of: with
+# default_scope='mmdepth' mmengine asks every one of them for that child, and
+# warns where there is none.
+DEPTH_REGISTRIES: Dict[str, Registry] = {}
+
+
+def _depth_twins() -> None:
+    ours = {
+        one.parent: one
+        for one in list(globals().values())
+        if isinstance(one, Registry) and one.scope == 'mmext'
+    }
+    for kind, root in vars(_root).items():
+        if isinstance(root, _root.Registry):
+            locations = ours[root]._locations if root in ours else []
+            DEPTH_REGISTRIES[kind] = Registry(
+                root.name, parent=root, scope='mmdepth', locations=locations)
+
+
+_depth_twins()
+
+
+def register_depth(registry: Registry, **kwargs) -> Callable:
+    """Register a depth or spike part as ``mmext.X`` and as ``mmdepth.X``.
+
+    Args:
+        registry (Registry): One of this module's registries, such as
+            ``MODELS``.
+        **kwargs: ``name`` and ``force`` of mmengine's ``register_module``.
+
+    Returns:
+        Callable: A decorator that returns the class as it is.
+
+    Raises:
+        ValueError: If ``registry`` is not one of this module's.
+
+    Example:
+        >>> from mmext.registry import MODELS, register_depth
+        >>> @register_depth(MODELS)
+        ... class MyDepthHead:
+        ...     pass
+        >>> MODELS.build(dict(type='mmdepth.MyDepthHead'))
+    """
+    twin = next((one for one in DEPTH_REGISTRIES.values()
+                 if one.parent is registry.parent), None)
+    if twin is None or registry.scope != 'mmext':
+        raise ValueError(
+            'Expected a registry of mmext.registry, such as MODELS, but got '
+            f'{registry.name!r} of scope {registry.scope!r}.')
+
+    def register(cls: type) -> type:
+        twin.register_module(module=cls, **kwargs)
+        return registry.register_module(module=cls, **kwargs)
+
+    return register

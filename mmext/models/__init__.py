@@ -4,4 +4,6 @@ from mmext.registry import import_rim
 from . import uncertainty  # noqa: F401
 from . import adapters, lipschitz, prompts, teachers  # noqa: F401
 
-import_rim(__name__, dict(classification='mmpretrain', segmentation='mmseg'))
+import_rim(
+    __name__,
+    dict(classification='mmpretrain', segmentation='mmseg', depth='mmseg'))

@@ -6,9 +6,6 @@ The folder is ``$MMEXT_GOLDEN/bicross``; sizes and options are read from its
 files, so that another recording of the same format works too. Every file has
 its test here; the last test says which ones have none.
 """
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -16,11 +13,11 @@ from mmext.spike import (PRESETS, SpikeCamera, interval, interval_all,
                          open_spikes, playback, playback_all, read_pfm,
                          repair_big_endian, to_signed, to_uint8, unpack_frames,
                          write_pfm, write_spikes)
+from .bicross_files import ROOT, cube, load
+from .bicross_networks import (test_h6_decoder,  # noqa: F401
+                               test_h7_reassemble, test_h8_full_width,
+                               test_h9_inversion, test_temporal_modules)
 
-ROOT = Path(
-    os.environ.get(
-        'MMEXT_GOLDEN',
-        Path(__file__).parents[2].parent / 'shared' / 'golden')) / 'bicross'
 pytestmark = pytest.mark.skipif(
     not any(ROOT.glob('*.npz')),
     reason=f'no golden numbers in {ROOT}; set MMEXT_GOLDEN to the folder '
@@ -30,23 +27,13 @@ pytestmark = pytest.mark.skipif(
 CONSUMED = {
     'spike_simulation': 'test_h31_simulators and the tests that follow it',
     'preproc_respike': 'test_h30_respike and test_h30_pfm',
+    'dpt_decoder': 'test_h6_decoder and test_h9_inversion',
+    'dpt_reassemble': 'test_h7_reassemble',
+    'dpt_hybrid_formula': 'test_h8_full_width',
+    'neuromorphic_heads': 'test_temporal_modules',
 }
 # Simulator arrays whose names carry the settings.
 VIDEO, IMAGE = 'vts_spikes_th', 'img_to_spike_gain'
-
-
-def load(name):
-    """Arrays of a file; the test is skipped if the set has no such file."""
-    path = ROOT / f'{name}.npz'
-    if not path.is_file():
-        pytest.skip(f'{path} is not in this set')
-    with np.load(path, allow_pickle=False) as file:
-        return dict(file)
-
-
-def cube(bits, shape):
-    """A (T, H, W) cube that was packed with the most significant bit first."""
-    return np.unpackbits(bits)[:int(np.prod(shape))].reshape(shape)
 
 
 @pytest.fixture(scope='module')

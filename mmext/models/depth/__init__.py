@@ -1,0 +1,15 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Depth from RGB and spikes: networks, heads, the estimator."""
+from .depth_estimator import BiCrossDepthEstimator, resize_prediction
+from .dpt_decoder import (DPTDecoder, DPTReassemble, FeatureFusion,
+                          ReassembleLevel, ResidualConvUnit)
+from .dpt_depth_head import DPTDepthHead, DPTUncertaintyHead, affine_inverse
+from .dpt_hybrid import DPTHybrid, resize_pos_embed
+from .spike_encoders import SpikeSE, SpikeUNet, SpikeUSENet
+
+__all__ = [
+    'BiCrossDepthEstimator', 'DPTDecoder', 'DPTDepthHead', 'DPTHybrid',
+    'DPTReassemble', 'DPTUncertaintyHead', 'FeatureFusion', 'ReassembleLevel',
+    'ResidualConvUnit', 'SpikeSE', 'SpikeUNet', 'SpikeUSENet',
+    'affine_inverse', 'resize_pos_embed', 'resize_prediction'
+]

@@ -1,0 +1,385 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Depth, and how sure of it, from RGB or spikes: mmseg's estimator, wider."""
+from typing import Dict, List, Optional, Sequence, Tuple
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import ConfigDict
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import DepthEstimator
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from mmext.registry import MODELS, register_depth
+from mmext.utils.user_error import ConfigError
+
+DataSamples = List[SegDataSample]
+
+
+def resize_prediction(x: Tensor, size: Sequence[int]) -> Tensor:
+    """Bicubic (``align_corners=False``) to ``size``, in float32.
+
+    Args:
+        x (Tensor): Depth or uncertainty (B, C, h, w).
+        size (Sequence[int]): Height and width.
+
+    Returns:
+        Tensor: (B, C, *size). Bicubic overshoots: depth may be negative.
+    """
+    if tuple(x.shape[2:]) == tuple(size):
+        return x
+    with torch.autocast(x.device.type, enabled=False):
+        return F.interpolate(
+            x, size=tuple(size), mode='bicubic', align_corners=False)
+
+
+@register_depth(MODELS)
+class BiCrossDepthEstimator(DepthEstimator):
+    """A depth estimator with an uncertainty head and a temporal module.
+
+    Follows mmseg's ``DepthEstimator``: ground truth is
+    ``data_sample.gt_depth_map`` (metres, 0 = none), the prediction
+    ``pred_depth_map``, and here also ``pred_uncertainty_map``. Unlike it:
+
+    - the head predicts metres from the levels of any backbone of mmseg,
+      mmpretrain or this package (``in_channels`` and ``reassemble`` of the
+      head say what the backbone gives);
+    - inputs whose sides are no multiples of ``size_divisor`` are padded
+      (repeating the border) and the prediction is cropped;
+    - predictions are resized bicubically, as depth, and, if the image was
+      cropped (``crop_box`` in the metainfo), pasted into a map of the
+      original size; outside, depth is ``min_depth`` and uncertainty 1;
+    - ``test_cfg.mode='slide'`` slides (mmseg's falls through to 'whole').
+
+    Losses, for prediction p and uncertainty u resized to the ground truth d
+    and p clamped to ``min_depth``, over the pixels with ``min_depth < d <
+    max_depth`` inside the crop:
+
+    - ``loss_depth`` (of the head), by default :math:`L_{sig}(p, d)`;
+    - ``loss_uncertainty``, by default :math:`mean |u - e(p, d)|`.
+
+    Args:
+        backbone (dict): Backbone.
+        decode_head (dict): Config of :class:`DPTDepthHead`, or of a head
+            with its methods ``decode``, ``depth`` and ``supervised_loss``.
+        neck (dict, optional): Between backbone and head.
+        uncertainty_head (dict, optional): Config of
+            :class:`DPTUncertaintyHead`.
+        temporal (dict, optional): Config of a module in front of the
+            backbone: :class:`SpikeSE`, :class:`SpikeUNet`,
+            :class:`SpikeUSENet`.
+        size_divisor (int): Pad inputs to multiples of it; 1 for none.
+            Defaults to 32.
+        train_cfg (dict, optional):
+
+            - **min_depth** (float): In metres. Defaults to 1e-3.
+            - **max_depth** (float): In metres. Defaults to 80.
+            - **crop** (str): 'garg', the rectangle of Garg et al. on the
+              ground truth's grid, or None. Defaults to 'garg', as the
+              authors train.
+            - **clamp_first** (bool): Clamp depth to ``max_depth`` before
+              resizing, too, so that saturated pixels (1e8 m) do not ring.
+              Defaults to False.
+        test_cfg (dict, optional):
+
+            - **mode** (str): 'whole', 'whole_flip' (mean with the mirrored
+              image), 'slide' or 'slide_flip' (with ``crop_size`` and
+              ``stride``). Defaults to 'whole'.
+            - **min_depth**, **max_depth** (float): Limits of the
+              prediction. Default to 1e-3 and None.
+            - **clamp_first** (bool): As above.
+        data_preprocessor (dict, optional): Such as
+            ``mmext.SpikeDataPreprocessor``.
+        init_cfg (dict or list, optional): Initialisation.
+
+    Raises:
+        ConfigError: If the head lacks a method or a setting is unknown.
+
+    Example:
+        >>> model = dict(
+        ...     type='mmext.BiCrossDepthEstimator',
+        ...     backbone=dict(type='mmext.DPTHybrid', in_channels=128),
+        ...     decode_head=dict(type='mmext.DPTDepthHead'),
+        ...     uncertainty_head=dict(type='mmext.DPTUncertaintyHead'))
+    """
+
+    train_defaults = dict(
+        min_depth=1e-3, max_depth=80., crop='garg', clamp_first=False)
+    test_defaults = dict(
+        mode='whole', min_depth=1e-3, max_depth=None, clamp_first=False)
+
+    def __init__(self,
+                 backbone: dict,
+                 decode_head: dict,
+                 neck: Optional[dict] = None,
+                 uncertainty_head: Optional[dict] = None,
+                 temporal: Optional[dict] = None,
+                 size_divisor: int = 32,
+                 train_cfg: Optional[dict] = None,
+                 test_cfg: Optional[dict] = None,
+                 data_preprocessor: Optional[dict] = None,
+                 init_cfg: Optional[dict] = None) -> None:
+        super().__init__(
+            backbone=backbone,
+            decode_head=decode_head,
+            neck=neck,
+            train_cfg=ConfigDict(self.train_defaults, **(train_cfg or {})),
+            test_cfg=ConfigDict(self.test_defaults, **(test_cfg or {})),
+            data_preprocessor=data_preprocessor,
+            init_cfg=init_cfg)
+        for method in ('decode', 'depth', 'supervised_loss'):
+            if not hasattr(self.decode_head, method):
+                raise ConfigError(
+                    'Expected a decode_head such as mmext.DPTDepthHead, with '
+                    'the methods decode, depth and supervised_loss, but '
+                    f'{type(self.decode_head).__name__} has no {method}().')
+        self.uncertainty_head = MODELS.build(uncertainty_head) \
+            if uncertainty_head is not None else None
+        self.temporal = MODELS.build(temporal) \
+            if temporal is not None else None
+        self.size_divisor = size_divisor
+        # mmseg's sliding window asks for it; both maps go through it.
+        self.out_channels = 1 + (self.uncertainty_head is not None)
+        self._check_cfg()
+
+    def _check_cfg(self) -> None:
+        modes = ('whole', 'whole_flip', 'slide', 'slide_flip')
+        if self.test_cfg.mode not in modes:
+            raise ConfigError(f'Expected test_cfg.mode to be one of {modes}, '
+                              f'but got {self.test_cfg.mode!r}.')
+        cfg = self.train_cfg
+        if cfg.crop not in ('garg', None):
+            raise ConfigError("Expected train_cfg.crop to be 'garg' or None, "
+                              f'but got {cfg.crop!r}.')
+        if not 0 < cfg.min_depth < cfg.max_depth:
+            raise ConfigError(
+                'Expected 0 < train_cfg.min_depth < train_cfg.max_depth, but '
+                f'got {cfg.min_depth} and {cfg.max_depth}.')
+
+    # Network -----------------------------------------------------------------
+
+    def extract_feat(self,
+                     inputs: Tensor,
+                     batch_img_metas: Optional[List[dict]] = None) -> Sequence:
+        """Levels of the backbone, after the temporal module and the neck.
+
+        Args:
+            inputs (Tensor): (B, C, h, w); sides that fit the backbone.
+            batch_img_metas (list[dict], optional): Unused by most
+                backbones.
+
+        Returns:
+            Sequence: What the decode head takes.
+        """
+        if self.temporal is not None:
+            inputs = self.temporal(inputs)
+        return super().extract_feat(inputs, batch_img_metas)
+
+    def depth_and_uncertainty(
+            self, inputs: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+        """Depth and uncertainty at the size of the inputs, not clamped.
+
+        Args:
+            inputs (Tensor): What the data preprocessor gives, (B, C, h, w).
+
+        Returns:
+            tuple: Depth in metres and uncertainty, each (B, 1, h, w);
+            the second is None without an uncertainty head.
+        """
+        size = tuple(inputs.shape[2:])
+        inputs = self._pad(inputs)
+        path = self.decode_head.decode(self.extract_feat(inputs))[0]
+        maps = [self.decode_head.depth(path)]
+        if self.uncertainty_head is not None:
+            maps.append(self.uncertainty_head(path))
+        padded = tuple(inputs.shape[2:])
+        maps = [
+            one if tuple(one.shape[2:]) == padded else F.interpolate(
+                one, size=padded, mode='bilinear', align_corners=False)
+            for one in maps
+        ]
+        maps = [one[:, :, :size[0], :size[1]] for one in maps]
+        return maps[0], maps[1] if len(maps) > 1 else None
+
+    def _pad(self, inputs: Tensor) -> Tensor:
+        """Repeat the border at the bottom and right."""
+        rows, columns = (-side % self.size_divisor
+                         for side in inputs.shape[2:])
+        if not rows and not columns:
+            return inputs
+        return F.pad(inputs, (0, columns, 0, rows), mode='replicate')
+
+    def _forward(self,
+                 inputs: Tensor,
+                 data_samples: Optional[DataSamples] = None) -> tuple:
+        """Mode 'tensor': as :meth:`depth_and_uncertainty`."""
+        return self.depth_and_uncertainty(inputs)
+
+    # Training ----------------------------------------------------------------
+
+    def loss(self, inputs: Tensor,
+             data_samples: DataSamples) -> Dict[str, Tensor]:
+        """Losses of the supervised training.
+
+        Args:
+            inputs (Tensor): (B, C, h, w).
+            data_samples (list[SegDataSample]): With ``gt_depth_map``, all
+                of one size, which need not be that of the inputs.
+
+        Returns:
+            dict[str, Tensor]: ``loss_depth`` and, with an uncertainty
+            head, ``loss_uncertainty``.
+        """
+        return self.supervised_losses(*self.depth_and_uncertainty(inputs),
+                                      data_samples)
+
+    def supervised_losses(self, depth: Tensor, uncertainty: Optional[Tensor],
+                          data_samples: DataSamples) -> Dict[str, Tensor]:
+        """Losses of given predictions, see the class.
+
+        Args:
+            depth (Tensor): (B, 1, h, w) in metres.
+            uncertainty (Tensor, optional): (B, 1, h, w).
+            data_samples (list[SegDataSample]): With ``gt_depth_map``.
+
+        Returns:
+            dict[str, Tensor]: As :meth:`loss`.
+        """
+        target = self.stack_targets(data_samples)
+        cfg, size = self.train_cfg, target.shape[2:]
+        if cfg.clamp_first:
+            depth = depth.clamp(max=cfg.max_depth)
+        depth = resize_prediction(depth, size).clamp_min(cfg.min_depth)
+        mask = self.target_mask(target)
+        losses = dict(
+            loss_depth=self.decode_head.supervised_loss(depth, target, mask))
+        if uncertainty is not None:
+            losses['loss_uncertainty'] = \
+                self.uncertainty_head.supervised_loss(
+                    resize_prediction(uncertainty, size), depth, target, mask)
+        return losses
+
+    def stack_targets(self, data_samples: DataSamples) -> Tensor:
+        """Ground truth of a batch, (B, 1, H, W) in metres.
+
+        Raises:
+            ConfigError: If there is none, or the sizes differ.
+        """
+        absent = [
+            one for one in data_samples or [] if 'gt_depth_map' not in one
+        ]
+        if absent or not data_samples:
+            raise ConfigError(
+                'Expected gt_depth_map in every data sample, but '
+                f'{len(absent) or "all"} of {len(data_samples or [])} have '
+                'none. Put mmext.LoadDepth before mmext.PackDepthInputs in '
+                'the pipeline.')
+        maps = [one.gt_depth_map.data for one in data_samples]
+        maps = [one if one.dim() == 3 else one[None] for one in maps]
+        if len({tuple(one.shape) for one in maps}) > 1:
+            raise ConfigError(
+                'Expected ground truth of one size in a batch, but got '
+                f'{[tuple(one.shape) for one in maps]}. Crop in the pipeline '
+                '(mmext.KBCrop), or use batch_size=1.')
+        return torch.stack(maps).float()
+
+    def target_mask(self, target: Tensor) -> Tensor:
+        """Pixels that count in training, bool (B, 1, H, W)."""
+        # The losses are a neighbour of this package, loaded when needed.
+        from mmext.models.distillers.losses import garg_mask, range_mask
+        cfg = self.train_cfg
+        mask = range_mask(target, cfg.min_depth, cfg.max_depth)
+        if cfg.crop == 'garg':
+            mask = mask & garg_mask(*target.shape[2:], device=target.device)
+        return mask
+
+    # Prediction --------------------------------------------------------------
+
+    def encode_decode(self, inputs: Tensor,
+                      batch_img_metas: List[dict]) -> Tensor:
+        """Depth and, as second channel, uncertainty, (B, 1 or 2, h, w)."""
+        depth, uncertainty = self.depth_and_uncertainty(inputs)
+        if uncertainty is None:
+            return depth
+        return torch.cat([depth, uncertainty], dim=1)
+
+    def inference(self, inputs: Tensor, batch_img_metas: List[dict]) -> Tensor:
+        """Run ``test_cfg.mode``.
+
+        Args:
+            inputs (Tensor): (B, C, h, w).
+            batch_img_metas (list[dict]): Metainfo of each.
+
+        Returns:
+            Tensor: As :meth:`encode_decode`.
+        """
+        mode = self.test_cfg.mode
+        if mode == 'slide':
+            return self.slide_inference(inputs, batch_img_metas)
+        if mode == 'slide_flip':
+            return self.slide_flip_inference(inputs, batch_img_metas)
+        maps = self.whole_inference(inputs, batch_img_metas)
+        if mode == 'whole_flip':
+            mirrored = self.whole_inference(inputs.flip(3), batch_img_metas)
+            maps = (maps + mirrored.flip(3)) / 2
+        return maps
+
+    def postprocess_result(
+            self,
+            depth: Tensor,
+            data_samples: Optional[DataSamples] = None) -> DataSamples:
+        """Put the maps into data samples, at the original size.
+
+        Args:
+            depth (Tensor): As :meth:`encode_decode`.
+            data_samples (list[SegDataSample], optional): Their metainfo
+                says the original size, crop, padding and flip. Without,
+                the maps stay at the size of the input.
+
+        Returns:
+            list[SegDataSample]: With ``pred_depth_map`` (1, H, W) in metres
+            and, with an uncertainty head, ``pred_uncertainty_map``.
+        """
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in depth]
+        for maps, sample in zip(depth.split(1), data_samples):
+            maps = self._at_original_size(maps, sample.metainfo)
+            sample.set_data(dict(pred_depth_map=PixelData(data=maps[0])))
+            if len(maps) > 1:
+                sample.set_data(
+                    dict(pred_uncertainty_map=PixelData(data=maps[1])))
+        return data_samples
+
+    def _at_original_size(self, maps: Tensor, meta: dict) -> List[Tensor]:
+        """The maps (1, C, h, w) of one image, each (1, H, W)."""
+        cfg = self.test_cfg
+        height, width = maps.shape[2:]
+        left, right, top, bottom = meta.get('img_padding_size',
+                                            meta.get('padding_size', [0] * 4))
+        maps = maps[:, :, top:height - bottom, left:width - right]
+        if meta.get('flip'):
+            axis = 3 if meta.get('flip_direction') == 'horizontal' else 2
+            maps = maps.flip(axis)
+        if cfg.clamp_first and cfg.max_depth is not None:
+            maps = torch.cat(
+                [maps[:, :1].clamp(max=cfg.max_depth), maps[:, 1:]], dim=1)
+        size = tuple(meta.get('ori_shape', maps.shape[2:]))[:2]
+        box = meta.get('crop_box', (0, 0, *size))
+        maps = resize_prediction(maps, box[2:])
+        depth = maps[0, :1].clamp(cfg.min_depth, cfg.max_depth)
+        # Outside the crop nothing was predicted: the largest error.
+        return [
+            self._paste(one, box, size, outside)
+            for one, outside in zip((depth,
+                                     *maps[0, 1:, None]), (cfg.min_depth, 1.))
+        ]
+
+    @staticmethod
+    def _paste(one: Tensor, box: Sequence[int], size: Tuple[int, int],
+               outside: float) -> Tensor:
+        top, left, height, width = (int(number) for number in box)
+        if (height, width) == size:
+            return one
+        canvas = one.new_full((1, *size), outside)
+        canvas[:, top:top + height, left:left + width] = one
+        return canvas
