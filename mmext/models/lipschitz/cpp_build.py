@@ -27,7 +27,7 @@ SOURCES = Path(__file__).parent / 'csrc'
 CACHE_VARIABLE = 'MMEXT_CACHE_DIR'
 COMPILERS = ('c++', 'g++', 'clang++')
 FLAGS = ('-std=c++17', '-O3', '-shared', '-fPIC', '-ffp-contract=fast',
-         '-fno-math-errno', '-fno-trapping-math', '-w')
+         '-fno-math-errno', '-fno-trapping-math', '-fvisibility=hidden', '-w')
 # Tried in turn: not every compiler knows them all.
 VARIANTS = (('-march=native', '-fopenmp'), ('-mcpu=native', '-fopenmp'),
             ('-march=native', ), ())

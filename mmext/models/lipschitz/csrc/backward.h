@@ -14,7 +14,7 @@ namespace lp {
 // the second-level cache.
 constexpr int64_t kPanel = 32;
 constexpr int64_t kOutputs = 512;
-constexpr int64_t kCellBytes = 256 << 10;
+constexpr int64_t kCellBytes = 512 << 10;
 
 // What the tile needs to know of an output of a window, kRows windows at a
 // time: [outputs][kFields][kRows].
@@ -139,7 +139,8 @@ struct Backward {
   T cut;
 
   struct Scratch {
-    std::vector<T> w, grad_w, x, grad_x, fields;
+    Buffer<T> w, grad_w, x, grad_x, fields;
+    std::vector<Window> windows;
   };
 
   // Upstream gradients and distances of a panel, from [o][position].
@@ -148,69 +149,82 @@ struct Backward {
     const int64_t step = s.positions();
     for (int64_t l = 0; l < kPanel; ++l) {
       T* q = fields + l / kRows * outputs * kFields * kRows + l % kRows;
-      const T* g = l < count ? grad + windows[l].out + first * step : nullptr;
-      const T* d = l < count ? y + windows[l].out + first * step : nullptr;
-      for (int64_t o = 0; o < outputs; ++o, q += kFields * kRows) {
-        if (l >= count) {  // a row of no window: its slope is 0
+      if (l >= count) {  // a row of no window: its slope is 0
+        for (int64_t o = 0; o < outputs; ++o, q += kFields * kRows) {
           q[kGrad * kRows] = q[kInverse * kRows] = q[kY * kRows] = T(0);
           q[kLeast * kRows] = std::numeric_limits<T>::max();
-          continue;
         }
+        continue;
+      }
+      const T* g = grad + windows[l].out + first * step;
+      const T* d = y + windows[l].out + first * step;
+      for (int64_t o = 0; o < outputs; ++o, q += kFields * kRows) {
         const T far = std::max(d[o * step], std::numeric_limits<T>::min());
         q[kGrad * kRows] = g[o * step];
         q[kInverse * kRows] = T(1) / far;
+        if (slope.kind != Kind::kLarge) continue;
         q[kLeast * kRows] = far * cut;
         q[kY * kRows] = far;
       }
     }
   }
 
+  // Rows of w as [vector of cells][output][lane], 0 beyond the cells.
+  void pack(const T* from, int64_t outputs, int64_t cells, T* to) const {
+    constexpr int64_t n = lanes<T>();
+    for (int64_t k = 0; k < cells; k += n)
+      for (int64_t i = 0; i < outputs; ++i, to += n)
+        for (int64_t j = 0; j < n; ++j)
+          to[j] = k + j < cells ? from[i * s.row() + k + j] : T(0);
+  }
+
+  // The reverse, negated.
+  void unpack(const T* from, int64_t outputs, int64_t cells, T* to) const {
+    constexpr int64_t n = lanes<T>();
+    for (int64_t k = 0; k < cells; k += n)
+      for (int64_t i = 0; i < outputs; ++i, from += n)
+        for (int64_t j = 0; j < std::min(n, cells - k); ++j)
+          to[i * s.row() + k + j] = -from[j];
+  }
+
   // Cells of some channels, images first_image ... last_image - 1.
   void task(int64_t group, int64_t channel, int64_t channels,
             int64_t first_image, int64_t last_image, T* target,
             Scratch& b) const {
-    const int64_t lane = lanes<T>(), area = s.area();
-    const int64_t cells = channels * area;
+    const int64_t lane = lanes<T>(), cells = channels * s.area();
     const int64_t vectors = (cells + lane - 1) / lane, width = vectors * lane;
     const Taps taps(s, group * s.group_channels() + channel, channels);
     const int64_t n = s.group_outputs();
-    b.x.resize(kPanel * width), b.grad_x.resize(kPanel * width);
+    T* rows = b.x.resize(kPanel * width);
+    T* back = b.grad_x.resize(kPanel * width);
+    std::fill(rows, rows + kPanel * width, T(0));
     for (int64_t o = 0; o < n; o += kOutputs) {
       const int64_t outputs = std::min(kOutputs, n - o);
       const int64_t first = group * n + o;
       const int64_t block = outputs * lane;  // of one vector of cells
-      b.w.assign(vectors * block, T(0)), b.grad_w.assign(vectors * block, T(0));
-      b.fields.resize(kPanel * outputs * kFields);
-      for (int64_t i = 0; i < outputs; ++i) {
-        const T* from = w + (first + i) * s.row() + channel * area;
-        for (int64_t k = 0; k < cells; ++k)
-          b.w[k / lane * block + i * lane + k % lane] = from[k];
-      }
+      const int64_t offset = first * s.row() + channel * s.area();
+      T* weight = b.w.resize(vectors * block);
+      T* grad_weight = b.grad_w.resize(vectors * block);
+      T* fields = b.fields.resize(kPanel * outputs * kFields);
+      pack(w + offset, outputs, cells, weight);
+      std::fill(grad_weight, grad_weight + vectors * block, T(0));
       const int64_t end = last_image * s.positions();
       for (int64_t m = first_image * s.positions(); m < end; m += kPanel) {
         const int64_t count = std::min(kPanel, end - m);
-        std::vector<Window> windows(kPanel);
-        for (int64_t l = 0; l < count; ++l) windows[l] = Window(s, m + l);
-        copy_rows<T>(s, x, taps, windows, count, width, b.x.data());
-        std::fill(b.grad_x.begin(), b.grad_x.end(), T(0));
-        fill(windows, count, first, outputs, b.fields.data());
+        list_windows(s, m, count, b.windows);
+        copy_rows<T>(s, x, taps, b.windows, count, width, rows);
+        std::fill(back, back + kPanel * width, T(0));
+        fill(b.windows, count, first, outputs, fields);
         for (int64_t v = 0; v < vectors; ++v)
           for (int64_t l = 0; l < count; l += kRows)
-            run_slope<T>(b.x.data() + l * width + v * lane,
-                         b.grad_x.data() + l * width + v * lane, width,
-                         b.w.data() + v * block, b.grad_w.data() + v * block,
-                         b.fields.data() + l * outputs * kFields, outputs,
-                         slope);
+            run_slope<T>(rows + l * width + v * lane,
+                         back + l * width + v * lane, width,
+                         weight + v * block, grad_weight + v * block,
+                         fields + l * outputs * kFields, outputs, slope);
         if (grad_x)
-          add_rows<T>(s, grad_x, taps, windows, count, width,
-                      b.grad_x.data());
+          add_rows<T>(s, grad_x, taps, b.windows, count, width, back);
       }
-      if (!target) continue;
-      for (int64_t i = 0; i < outputs; ++i) {
-        T* to = target + (first + i) * s.row() + channel * area;
-        for (int64_t k = 0; k < cells; ++k)
-          to[k] = -b.grad_w[k / lane * block + i * lane + k % lane];
-      }
+      if (target) unpack(grad_weight, outputs, cells, target + offset);
     }
   }
 
@@ -274,7 +288,7 @@ void backward_inf(const Shape& s, const T* grad, const int32_t* index,
             const int64_t at = (b * s.outputs + o) * step + i;
             const int32_t sign = index[at] >> 31;
             const int32_t k = index[at] ^ sign;
-            const T value = sign ? -grad[at] : grad[at];
+            const T value = grad[at] * (T)(sign | 1);
             if (vectors) {
               part[k] += value;
               continue;
@@ -299,8 +313,8 @@ void backward_inf(const Shape& s, const T* grad, const int32_t* index,
             for (int64_t i = 0; i < step; ++i) {
               const int64_t at = (b * s.outputs + o) * step + i;
               const int32_t sign = index[at] >> 31;
-              grad_w[o * s.row() + (index[at] ^ sign)] +=
-                  sign ? grad[at] : -grad[at];
+              grad_w[o * s.row() + (index[at] ^ sign)] -=
+                  grad[at] * (T)(sign | 1);
             }
       }
     }

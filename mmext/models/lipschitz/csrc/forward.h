@@ -67,8 +67,7 @@ void inf_block_tile(const Tile<T>& t) {
     for (int j = 0; j < NV; ++j) best[r][j] = set1<T>(T(-1));
   for (int64_t first = 0; first < t.row; first += kBlock) {
     max_sweep<T, MR, NV>(t, first, std::min(first + kBlock, t.row), acc);
-    VecI<T> id;
-    for (int i = 0; i < lanes<T>(); ++i) id[i] = (Int)(first / kBlock);
+    const VecI<T> id = (Int)(first / kBlock) - VecI<T>{};
     for (int r = 0; r < MR; ++r)
       for (int j = 0; j < NV; ++j) {
         where[r][j] = acc[r][j] > best[r][j] ? id : where[r][j];
@@ -226,6 +225,15 @@ bool take_root(const Tile<T>& t) {
   return true;
 }
 
+// What a thread keeps between tasks.
+template <class T>
+struct Scratch {
+  explicit Scratch(const Shape& s) : columns(s) {}
+  Columns<T> columns;
+  Buffer<T> a, b;
+  std::vector<const T*> rows;
+};
+
 template <class T>
 struct Forward {
   const Shape& s;
@@ -239,20 +247,31 @@ struct Forward {
   // Where |x - w| equals the maximum first; ~k if x < w there.
   static int32_t find(const T* x, const T* w, int64_t row, int32_t block,
                       T best) {
-    int64_t k = block * kBlock;
-    const int64_t last = std::min(k + kBlock, row);
+    constexpr int64_t n = lanes<T>();
+    const Vec<T> target = set1<T>(best);
+    const int64_t first = block * kBlock;
     int64_t found = -1;
-    for (; k + lanes<T>() <= last; k += lanes<T>()) {
-      const uint32_t bits =
-          bits_equal<T>(vabs<T>(load<T>(x + k) - load<T>(w + k)), set1<T>(best));
-      if (bits) {
-        found = k + __builtin_ctz(bits);
-        break;
+    if (first + kBlock <= row) {  // the common case, without a branch
+      uint32_t bits = 0;
+      for (int64_t k = 0; k < kBlock; k += n)
+        bits |= bits_equal<T>(
+                    vabs<T>(load<T>(x + first + k) - load<T>(w + first + k)),
+                    target)
+                << k;
+      found = first + __builtin_ctz(bits);
+    } else if (row >= n) {
+      // The last vector overlaps with cells that were ruled out.
+      for (int64_t k = first; found < 0; k += n) {
+        const int64_t at = std::min(k, row - n);
+        const uint32_t bits = bits_equal<T>(
+            vabs<T>(load<T>(x + at) - load<T>(w + at)), target);
+        if (bits) found = at + __builtin_ctz(bits);
       }
+    } else {
+      for (int64_t k = 0; found < 0; ++k)
+        if (std::abs(x[k] - w[k]) == best) found = k;
     }
-    for (; found < 0 && k < last; ++k)
-      if (std::abs(x[k] - w[k]) == best) found = k;
-    return x[found] < w[found] ? ~(int32_t)found : (int32_t)found;
+    return (int32_t)found ^ -(int32_t)(x[found] < w[found]);
   }
 
   template <int MR, int NV>
@@ -303,27 +322,26 @@ struct Forward {
   }
 
   void task(const Taps& taps, int64_t window, int64_t count, int64_t first,
-            int64_t last, std::vector<T>& a, std::vector<T>& b) const {
-    const int64_t width =
-        lanes<T>() * (count > lanes<T>() ? kVectors : 1);
-    Columns<T> c(s, window, count, width);
-    a.resize(s.row() * width + lanes<T>());
-    c.copy(x, taps, a.data());
-    std::vector<const T*> rows(index ? count : 0);
+            int64_t last, Scratch<T>& b) const {
+    const int64_t width = lanes<T>() * (count > lanes<T>() ? kVectors : 1);
+    Columns<T>& c = b.columns;
+    c.list(window, count, width);
+    T* a = b.a.resize(s.row() * width + lanes<T>());
+    c.copy(x, taps, a);
     if (index) {
       const bool vectors = s.area() == 1 && s.height * s.width == 1;
-      if (!vectors) {
-        b.resize(count * s.row());
-        copy_rows<T>(s, x, taps, c.windows, count, s.row(), b.data());
-      }
+      T* rows = b.b.resize(vectors ? 0 : count * s.row());
+      if (!vectors)
+        copy_rows<T>(s, x, taps, c.windows, count, s.row(), rows);
+      b.rows.resize(count);
       for (int64_t l = 0; l < count; ++l)
-        rows[l] = vectors ? x + c.windows[l].base + taps.offset[0]
-                          : b.data() + l * s.row();
+        b.rows[l] = vectors ? x + c.windows[l].base + taps.offset[0]
+                            : rows + l * s.row();
     }
     if (width > lanes<T>())
-      panel<kVectors>(c, a.data(), rows, first, last);
+      panel<kVectors>(c, a, b.rows, first, last);
     else
-      panel<1>(c, a.data(), rows, first, last);
+      panel<1>(c, a, b.rows, first, last);
   }
 };
 
@@ -346,15 +364,16 @@ struct Tasks {
   }
 };
 
-template <class F>
-void for_tasks(const Shape& s, int64_t panel, const F& f) {
+template <class T, class F>
+void for_tasks(const Shape& s, const F& f) {
+  const int64_t panel = kVectors * lanes<T>();
   const Tasks tasks(s, panel);
   const int64_t n = s.group_outputs();
 #pragma omp parallel num_threads((int)s.threads)
   {
-    auto scratch = f.scratch();
-    int64_t group = -1;
-    Taps taps(s, 0, 0);
+    Scratch<T> scratch(s);
+    int64_t group = 0;
+    Taps taps(s, 0, s.group_channels());
 #pragma omp for schedule(dynamic)
     for (int64_t i = 0; i < tasks.count; ++i) {
       const int64_t chunk = i % tasks.chunks;
@@ -373,21 +392,6 @@ void for_tasks(const Shape& s, int64_t panel, const F& f) {
 }
 
 template <class T>
-struct Scratch {
-  std::vector<T> a, b;
-};
-
-template <class T>
-struct ForwardTask {
-  const Forward<T>& f;
-  Scratch<T> scratch() const { return {}; }
-  void operator()(const Taps& taps, int64_t window, int64_t count,
-                  int64_t first, int64_t last, Scratch<T>& s) const {
-    f.task(taps, window, count, first, last, s.a, s.b);
-  }
-};
-
-template <class T>
 void forward(const Shape& s, const T* x, const T* w, double p, T* y,
              int32_t* index) {
   const double cut = negligible<T>(p, s.row());
@@ -396,7 +400,10 @@ void forward(const Shape& s, const T* x, const T* w, double p, T* y,
                     : cut > kDirect                    ? Kind::kLarge
                                                        : Kind::kGeneral;
   const Forward<T> f{s, x, w, y, index, (T)p, kind, (T)cut};
-  for_tasks(s, kVectors * lanes<T>(), ForwardTask<T>{f});
+  for_tasks<T>(s, [&](const Taps& taps, int64_t window, int64_t count,
+                      int64_t first, int64_t last, Scratch<T>& scratch) {
+    f.task(taps, window, count, first, last, scratch);
+  });
 }
 
 // The range of |x - w| over a box, maximised over cells.
@@ -433,39 +440,38 @@ struct BoundsTask {
   const T *low, *high, *w;
   T *lower, *upper;
 
-  Scratch<T> scratch() const { return {}; }
-
   template <int MR, int NV>
-  void tile(const Columns<T>& c, const Forward<T>& f, const Scratch<T>& b,
+  void tile(const Columns<T>& c, const Forward<T>& f, const T* a, const T* b,
             int64_t o) const {
     alignas(64) T out[2][MR * NV * lanes<T>()];
-    bounds_tile<T, MR, NV>(b.a.data(), b.b.data(), c.width, w + o * s.row(),
-                           s.row(), out[0], out[1]);
+    bounds_tile<T, MR, NV>(a, b, c.width, w + o * s.row(), s.row(), out[0],
+                           out[1]);
     f.template scatter<MR>(c, o, out[0], lower);
     f.template scatter<MR>(c, o, out[1], upper);
   }
 
   template <int NV>
-  void panel(const Columns<T>& c, const Scratch<T>& b, int64_t first,
+  void panel(const Columns<T>& c, const T* a, const T* b, int64_t first,
              int64_t last) const {
     const Forward<T> f{s, low, w, lower, nullptr, T(0), Kind::kInf, T(0)};
     int64_t o = first;
-    for (; o + 4 <= last; o += 4) tile<4, NV>(c, f, b, o);
-    for (; o < last; ++o) tile<1, NV>(c, f, b, o);
+    for (; o + 4 <= last; o += 4) tile<4, NV>(c, f, a, b, o);
+    for (; o < last; ++o) tile<1, NV>(c, f, a, b, o);
   }
 
   void operator()(const Taps& taps, int64_t window, int64_t count,
-                  int64_t first, int64_t last, Scratch<T>& b) const {
+                  int64_t first, int64_t last, Scratch<T>& scratch) const {
     const int64_t width = lanes<T>() * (count > lanes<T>() ? kVectors : 1);
-    Columns<T> c(s, window, count, width);
-    b.a.resize(s.row() * width + lanes<T>());
-    b.b.resize(b.a.size());
-    c.copy(low, taps, b.a.data());
-    c.copy(high, taps, b.b.data());
+    Columns<T>& c = scratch.columns;
+    c.list(window, count, width);
+    T* a = scratch.a.resize(s.row() * width + lanes<T>());
+    T* b = scratch.b.resize(s.row() * width + lanes<T>());
+    c.copy(low, taps, a);
+    c.copy(high, taps, b);
     if (width > lanes<T>())
-      panel<kVectors>(c, b, first, last);
+      panel<kVectors>(c, a, b, first, last);
     else
-      panel<1>(c, b, first, last);
+      panel<1>(c, a, b, first, last);
   }
 };
 

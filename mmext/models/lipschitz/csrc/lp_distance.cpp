@@ -5,6 +5,16 @@
 #include "backward.h"
 #include "forward.h"
 
+#define LP_EXPORT __attribute__((visibility("default")))
+
+#if defined(__AVX512F__)
+#define LP_REGISTER(v) "+v"(v)
+#elif defined(__AVX__)
+#define LP_REGISTER(v) "+x"(v)
+#else
+#define LP_REGISTER(v) "+m"(v)
+#endif
+
 namespace {
 
 using lp::Shape;
@@ -32,9 +42,8 @@ T floor_inf(int64_t cells, int64_t threads) {
     for (int64_t i = 0; i < rounds; ++i)
 #pragma GCC unroll 16
       for (int j = 0; j < n; ++j) {
-        lp::Vec<T> d = a - w;
-        asm volatile("" : "+x"(d));  // computed anew every time
-        acc[j] = lp::max_abs<T>(acc[j], d);
+        asm volatile("" : LP_REGISTER(w));  // or a - w is computed once
+        acc[j] = lp::max_abs<T>(acc[j], a - w);
       }
     for (int j = 0; j < n; ++j) result += acc[j][0];
   }
@@ -46,37 +55,39 @@ T floor_inf(int64_t cells, int64_t threads) {
 extern "C" {
 
 // Shape and this number change together.
-int lp_abi() { return 1; }
+LP_EXPORT int lp_abi() { return 1; }
 
-int lp_vector_bytes() { return lp::kBytes; }
+LP_EXPORT int lp_vector_bytes() { return lp::kBytes; }
 
 // Vector instructions per vector of cells of floor_inf.
-int lp_floor_instructions() { return 1 + lp::kMaxAbsInstructions; }
+LP_EXPORT int lp_floor_instructions() { return 1 + lp::kMaxAbsInstructions; }
 
 #define LP_ENTRIES(T, NAME)                                                   \
-  int lp_all_finite_##NAME(const T* x, int64_t n, int64_t threads) {          \
+  LP_EXPORT int lp_all_finite_##NAME(const T* x, int64_t n,                   \
+                                     int64_t threads) {                       \
     return all_finite<T>(x, n, threads);                                      \
   }                                                                           \
-  double lp_floor_inf_##NAME(int64_t cells, int64_t threads) {                \
+  LP_EXPORT double lp_floor_inf_##NAME(int64_t cells, int64_t threads) {      \
     return floor_inf<T>(cells, threads);                                      \
   }                                                                           \
-  void lp_forward_##NAME(const Shape* s, const T* x, const T* w, double p,    \
-                         T* y, int32_t* index) {                              \
+  LP_EXPORT void lp_forward_##NAME(const Shape* s, const T* x, const T* w,    \
+                                   double p, T* y, int32_t* index) {          \
     lp::forward<T>(*s, x, w, p, y, index);                                    \
   }                                                                           \
-  void lp_backward_inf_##NAME(const Shape* s, const T* grad,                  \
-                              const int32_t* index, T* grad_x, T* grad_w) {   \
+  LP_EXPORT void lp_backward_inf_##NAME(const Shape* s, const T* grad,        \
+                                        const int32_t* index, T* grad_x,      \
+                                        T* grad_w) {                          \
     lp::backward_inf<T>(*s, grad, index, grad_x, grad_w);                     \
   }                                                                           \
-  void lp_backward_finite_##NAME(const Shape* s, const T* grad, const T* x,   \
-                                 const T* w, const T* y, double p, T* grad_x, \
-                                 T* grad_w) {                                 \
+  LP_EXPORT void lp_backward_finite_##NAME(                                   \
+      const Shape* s, const T* grad, const T* x, const T* w, const T* y,      \
+      double p, T* grad_x, T* grad_w) {                                       \
     lp::backward_finite<T>(*s, grad, x, w, y, p, grad_x, grad_w);             \
   }                                                                           \
-  void lp_bounds_##NAME(const Shape* s, const T* low, const T* high,          \
-                        const T* w, T* lower, T* upper) {                     \
-    lp::for_tasks(*s, lp::kVectors* lp::lanes<T>(),                           \
-                  lp::BoundsTask<T>{*s, low, high, w, lower, upper});         \
+  LP_EXPORT void lp_bounds_##NAME(const Shape* s, const T* low,               \
+                                  const T* high, const T* w, T* lower,        \
+                                  T* upper) {                                 \
+    lp::for_tasks<T>(*s, lp::BoundsTask<T>{*s, low, high, w, lower, upper});  \
   }
 
 LP_ENTRIES(float, f32)

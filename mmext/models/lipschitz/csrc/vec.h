@@ -68,9 +68,7 @@ LP_INLINE void store(T* p, Vec<T> v) {
 }
 template <class T>
 LP_INLINE Vec<T> set1(T s) {
-  Vec<T> v;
-  for (int i = 0; i < lanes<T>(); ++i) v[i] = s;
-  return v;
+  return s - Vec<T>{};  // folds to a broadcast, which a loop does not
 }
 template <class T>
 LP_INLINE Vec<T> vabs(Vec<T> a) {

@@ -52,61 +52,81 @@ struct Window {
   int64_t h, w;
   bool inside;  // whether no tap falls into the padding
 
-  Window() : base(0), out(0), h(0), w(0), inside(true) {}
-  Window(const Shape& s, int64_t m) {
-    const int64_t b = m / s.positions(), pos = m % s.positions();
-    h = pos / s.out_width * s.stride_h - s.pad_h;
-    w = pos % s.out_width * s.stride_w - s.pad_w;
-    base = b * s.image() + h * s.width + w;
-    out = b * s.outputs * s.positions() + pos;
-    inside = h >= 0 && w >= 0 &&
-             h + (s.kernel_h - 1) * s.dilation_h < s.height &&
-             w + (s.kernel_w - 1) * s.dilation_w < s.width;
-  }
   bool has(const Shape& s, int64_t dh, int64_t dw) const {
     return h + dh >= 0 && h + dh < s.height && w + dw >= 0 && w + dw < s.width;
   }
 };
 
+// Windows first ... first + count - 1; images follow each other.
+inline void list_windows(const Shape& s, int64_t first, int64_t count,
+                         std::vector<Window>& windows) {
+  windows.resize(count);
+  int64_t b = first / s.positions(), pos = first % s.positions();
+  int64_t row = pos / s.out_width, column = pos % s.out_width;
+  for (int64_t i = 0; i < count; ++i) {
+    Window& v = windows[i];
+    v.h = row * s.stride_h - s.pad_h, v.w = column * s.stride_w - s.pad_w;
+    v.base = b * s.image() + v.h * s.width + v.w;
+    v.out = b * s.outputs * s.positions() + pos;
+    v.inside = v.h >= 0 && v.w >= 0 &&
+               v.h + (s.kernel_h - 1) * s.dilation_h < s.height &&
+               v.w + (s.kernel_w - 1) * s.dilation_w < s.width;
+    ++pos;
+    if (++column == s.out_width) column = 0, ++row;
+    if (row == s.out_height) row = pos = 0, ++b;
+  }
+}
+
+// Memory that starts at a cache line, so that no vector straddles two.
+template <class T>
+class Buffer {
+ public:
+  T* resize(int64_t n) {
+    if (n + kSpare > (int64_t)memory_.size()) memory_.resize(n + kSpare);
+    return data();
+  }
+  T* data() {
+    const auto address = reinterpret_cast<uintptr_t>(memory_.data());
+    return memory_.data() + (64 - address % 64) % 64 / sizeof(T);
+  }
+
+ private:
+  static constexpr int64_t kSpare = 64 / sizeof(T);
+  std::vector<T> memory_;
+};
+
 // Windows as columns: cell k of window m at [k][m], so that a vector holds
-// one cell of many windows.
+// one cell of many windows. Columns beyond `count` hold anything.
 template <class T>
 struct Columns {
   int64_t width = 0, count = 0;  // columns, and how many are windows
   std::vector<Window> windows;
   bool adjacent = false;  // outputs of the windows follow each other
 
-  // Windows first ... first + count - 1 in a panel of `width` columns.
-  Columns(const Shape& s, int64_t first, int64_t count_, int64_t width_)
-      : width(width_), count(count_), windows(count_), s_(s) {
-    for (int64_t i = 0; i < count; ++i) {
-      windows[i] = Window(s, first + i);
-      low_ = i ? std::min(low_, windows[i].base) : windows[i].base;
-      high_ = i ? std::max(high_, windows[i].base) : windows[i].base;
-    }
+  explicit Columns(const Shape& s) : s_(s) {}
+
+  void list(int64_t first, int64_t count_, int64_t width_) {
+    width = width_, count = count_;
+    list_windows(s_, first, count, windows);
     adjacent = windows[count - 1].out - windows[0].out == count - 1;
-    for (int64_t i = 0; i < count;) {
-      int64_t n = 1;
-      while (i + n < count && windows[i + n].base == windows[i].base + n) ++n;
-      runs_.push_back({i, n});
-      i += n;
+    low_ = high_ = windows[0].base;
+    bool inside = true;
+    for (const Window& v : windows) {
+      low_ = std::min(low_, v.base), high_ = std::max(high_, v.base);
+      inside = inside && v.inside;
     }
-    mask_.resize(s.area() * width);
-    full_.resize(s.area());
-    for (int64_t i = 0, t = 0; i < s.kernel_h; ++i)
-      for (int64_t j = 0; j < s.kernel_w; ++j, ++t) {
-        full_[t] = count == width;
-        for (int64_t l = 0; l < count; ++l) {
-          const bool has =
-              windows[l].has(s, i * s.dilation_h, j * s.dilation_w);
-          mask_[t * width + l] = has ? -1 : 0;
-          full_[t] = full_[t] && has;
-        }
-      }
+    runs_.clear();
+    for (int64_t i = 0, n; i < count; i += n) {
+      for (n = 1; i + n < count && windows[i + n].base == windows[i].base + n;)
+        ++n;
+      runs_.push_back({i, n});
+    }
+    mask_.clear();
+    if (!inside) find_padding();
   }
 
-  // Copies to out [K][width]; what is no pixel becomes 0. Whole vectors are
-  // written, so that out needs one vector more.
+  // Copies to out [K][width]; pixels of the padding become 0. Whole vectors
+  // are written, so that out needs one vector more.
   void copy(const T* x, const Taps& taps, T* out) const {
     const int64_t n = taps.offset.size();
     if (s_.positions() == 1 && s_.area() == 1) {
@@ -114,14 +134,17 @@ struct Columns {
       return;
     }
     const int64_t total = s_.batch * s_.image();
-    const bool scalar = runs_.size() * lanes<T>() > (size_t)width * 2;
+    const bool scalar = (int64_t)runs_.size() * lanes<T>() > width * 2;
     for (int64_t k = 0; k < n; ++k) {
       T* row = out + k * width;
       const int64_t offset = taps.offset[k];
+      const Int* mask =
+          mask_.empty() ? nullptr : &mask_[taps.tap[k] * width];
       // A run's last vector may reach beyond the input.
       if (scalar || low_ + offset < 0 ||
           high_ + offset + lanes<T>() > total) {
-        scalar_row(x, offset, taps.tap[k], row);
+        for (int64_t l = 0; l < count; ++l)
+          row[l] = !mask || mask[l] ? x[windows[l].base + offset] : T(0);
         continue;
       }
       for (const Run& r : runs_) {
@@ -129,13 +152,10 @@ struct Columns {
         for (int64_t i = 0; i < r.count; i += lanes<T>())
           store<T>(row + r.first + i, load<T>(from + i));
       }
-      if (!full_[taps.tap[k]]) {
-        const Int* mask = &mask_[taps.tap[k] * width];
-        for (int64_t i = 0; i < width; i += lanes<T>()) {
-          VecI<T> m;
-          std::memcpy(&m, mask + i, kBytes);
-          store<T>(row + i, (Vec<T>)((VecI<T>)load<T>(row + i) & m));
-        }
+      for (int64_t i = 0; mask && i < width; i += lanes<T>()) {
+        VecI<T> m;
+        std::memcpy(&m, mask + i, kBytes);
+        store<T>(row + i, (Vec<T>)((VecI<T>)load<T>(row + i) & m));
       }
     }
   }
@@ -149,13 +169,14 @@ struct Columns {
   int64_t low_ = 0, high_ = 0;  // of the windows' bases
   std::vector<Run> runs_;
   std::vector<Int> mask_;
-  std::vector<char> full_;
 
-  void scalar_row(const T* x, int64_t offset, int64_t tap, T* row) const {
-    const Int* mask = &mask_[tap * width];
-    for (int64_t l = 0; l < count; ++l)
-      row[l] = mask[l] ? x[windows[l].base + offset] : T(0);
-    for (int64_t l = count; l < width; ++l) row[l] = T(0);
+  void find_padding() {
+    mask_.resize(s_.area() * width);
+    for (int64_t i = 0, t = 0; i < s_.kernel_h; ++i)
+      for (int64_t j = 0; j < s_.kernel_w; ++j, ++t)
+        for (int64_t l = 0; l < count; ++l)
+          mask_[t * width + l] =
+              -(Int)windows[l].has(s_, i * s_.dilation_h, j * s_.dilation_w);
   }
 
   // Vectors, not images: blocks of a cache line of cells.
@@ -168,8 +189,6 @@ struct Columns {
         const T* from = x + windows[l].base + taps.offset[0];
         for (int64_t k = k0; k < k1; ++k) out[k * width + l] = from[k];
       }
-      for (int64_t l = count; l < width; ++l)
-        for (int64_t k = k0; k < k1; ++k) out[k * width + l] = T(0);
     }
   }
 };
@@ -181,12 +200,8 @@ void copy_rows(const Shape& s, const T* x, const Taps& taps,
                int64_t width, T* out) {
   const int64_t n = taps.offset.size();
   const bool vectors = s.area() == 1 && s.height * s.width == 1;
-  for (int64_t l = 0; l < (int64_t)windows.size(); ++l) {
+  for (int64_t l = 0; l < count; ++l) {
     T* row = out + l * width;
-    if (l >= count) {
-      std::fill(row, row + width, T(0));
-      continue;
-    }
     const Window& v = windows[l];
     if (vectors) {
       std::memcpy(row, x + v.base + taps.offset[0], n * sizeof(T));
