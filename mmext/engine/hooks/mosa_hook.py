@@ -1,11 +1,12 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The hook that runs a mixture of sparse adapters."""
 import os.path as osp
-from typing import Any, Dict, List, Optional
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, List, Optional
 
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapperDict
@@ -20,6 +21,20 @@ _FIVE_LINES = '''model = dict(
     module=dict(type='ImageClassifier', ...),  # the model you have now
     adapter=dict(type='AdaptFormer', bottleneck=64))
 custom_hooks = [dict(type='mmext.MoSAHook')]'''
+
+
+@contextmanager
+def _averaged(runner: Runner) -> Iterator[None]:
+    """Context: the averaged weights, which checkpoints and validation have
+    under an ``EMAHook``, are in the model."""
+    hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+    for hook in hooks:
+        hook._swap_ema_parameters()
+    try:
+        yield
+    finally:
+        for hook in reversed(hooks):
+            hook._swap_ema_parameters()
 
 
 @HOOKS.register_module()
@@ -41,7 +56,8 @@ class MoSAHook(Hook):
     Args:
         interval (int): Iterations between two entries. Defaults to 50.
         export (str, optional): File or folder in the work directory that
-            receives the adapters after training, see
+            receives the adapters after training, with an ``EMAHook`` those
+            of the averaged weights, see
             :func:`~mmext.models.adapters.checkpoint.save_adapter`.
             Defaults to None.
         export_merged (bool): Write the merged adapter; else the modules.
@@ -142,12 +158,14 @@ class MoSAHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         """Write the adapters to :attr:`export`."""
-        if self.export is not None and is_main_process():
+        if self.export is None or not is_main_process():
+            return
+        with _averaged(runner):
             path = save_adapter(
                 self.model_of(runner),
                 osp.join(runner.work_dir, self.export),
                 merged=self.export_merged)
-            print_log(f'The adapters are in {path}', logger='current')
+        print_log(f'The adapters are in {path}', logger='current')
 
     # Log -------------------------------------------------------------------
 

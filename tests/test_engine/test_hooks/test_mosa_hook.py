@@ -315,6 +315,26 @@ def test_export(tmp_path, merged_flavour):
             other.eval()(inputs), made.model.eval()(inputs))
 
 
+def test_export_of_averaged_weights(tmp_path):
+    """What is written are the weights that were validated and saved."""
+    from mmext.models.adapters.checkpoint import read_adapter
+    made = runner(tmp_path, length=2, hooks=(
+        dict(type='mmengine.EMAHook', momentum=0.3), ))
+    hook = next(h for h in made.hooks if isinstance(h, MoSAHook))
+    hook.export, hook.export_merged = 'adapter', False
+    with quick_runner():
+        made.train()
+    saved = torch.load(tmp_path / 'iter_2.pth', weights_only=False)
+    tensors = read_adapter(tmp_path / 'adapter')[1]
+    key = 'backbone.layers.0.mosa.{}up.weight'
+    written = tensors[key.format('')]
+    own = key.format('default.')
+    assert torch.equal(written, saved['state_dict'][own])
+    assert not torch.equal(written, state(made)[own])
+    assert torch.equal(saved['ema_state_dict']['module.' + own],
+                       state(made)[own])
+
+
 def test_wrong_interval():
     with pytest.raises(ValueError, match='positive'):
         MoSAHook(interval=0)
