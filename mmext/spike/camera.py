@@ -49,9 +49,10 @@ class SpikeCamera:
         V \leftarrow V + \eta I_n, \quad S_n = [V \ge \theta], \quad
         V \leftarrow V - \theta S_n \text{ or } V (1 - S_n)
 
-    one spike a tick at most, with the residual kept or a hard reset. The accumulators stay from call to call, so that a long
-    recording can be made in pieces: any pieces give the same spikes. Equal
-    arguments and light give equal spikes.
+    one spike a tick at most, with the residual kept or a hard reset. The
+    accumulators stay from call to call, so that a long recording can be made
+    in pieces: any pieces give the same spikes. Equal arguments and light
+    give equal spikes.
 
     Args:
         gain (float): What full light adds in one tick, ``eta``.

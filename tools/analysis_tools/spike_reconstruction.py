@@ -24,6 +24,9 @@ from mmext.spike.preview import with_title
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError, run_tool
 
+# Pixels across; bare spikes make large files.
+WIDTH = 900
+
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -175,10 +178,10 @@ def main(argv=None) -> int:
             frames=args.frames,
             rows=rows))
     picture = draw(frames, rows, args)
-    if picture.shape[1] > 1600:
-        height = round(1600 * picture.shape[0] / picture.shape[1])
+    if picture.shape[1] > WIDTH:
+        height = round(WIDTH * picture.shape[0] / picture.shape[1])
         picture = cv2.resize(
-            picture, (1600, height), interpolation=cv2.INTER_AREA)
+            picture, (WIDTH, height), interpolation=cv2.INTER_AREA)
     write_picture(os.path.join(args.out, 'reconstruction.jpg'), picture)
     return 0
 
