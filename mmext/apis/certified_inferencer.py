@@ -130,8 +130,8 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
             found = imread(str(image), flag='grayscale')
         else:
             found = imread(
-                str(image), channel_order='bgr' if self._loads_files else
-                'rgb')
+                str(image),
+                channel_order='bgr' if self._loads_files else 'rgb')
         if found is None:
             raise UserError(f'{image} cannot be read as an image.')
         return found

@@ -36,8 +36,7 @@ def prepare_certified(model: nn.Module,
     set_p(model, math.inf)
 
 
-def certified_model(cfg: Config,
-                    weights: Optional[PathLike] = None) -> Any:
+def certified_model(cfg: Config, weights: Optional[PathLike] = None) -> Any:
     """Build a certified classifier and load its checkpoint.
 
     Args:

@@ -65,9 +65,8 @@ def lip_onnx(model: nn.Module, cells: int = 1 << 20) -> Any:
         logits = graph.add('Add', logits, one) if logits else one
     lipschitz = all(
         getattr(m.head.classifier, 'lipschitz', False) for m in members)
-    return finish(
-        graph, logits, members[0].backbone.input_size,
-        dict(p='inf', lipschitz_logits=str(lipschitz).lower()))
+    return finish(graph, logits, members[0].backbone.input_size,
+                  dict(p='inf', lipschitz_logits=str(lipschitz).lower()))
 
 
 def check_onnx(path: PathLike, model: nn.Module, images: int = 4) -> float:

@@ -170,7 +170,7 @@ def pure_certificates(data: Recorded, run: Run) -> None:
 def user_units(data: Recorded, run: Run) -> None:
     """Property 13: the same from a pixel radius, mean and std."""
     net, x, y = at_eval(data), data['x'], data['label']
-    mean, std = data['mean'].double(), data.number('std')
+    mean, std = data['mean'].double().cpu(), data.number('std')
     data.near((1 - mean) / std, data['up'])
     data.near((0 - mean) / std, data['down'])
     certifier = Certifier(

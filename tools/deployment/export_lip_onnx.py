@@ -27,7 +27,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         'config', help='config of the classifier; it is executed')
     parser.add_argument(
-        'checkpoint', help="its checkpoint, or 'none' for an ensemble whose "
+        'checkpoint',
+        help="its checkpoint, or 'none' for an ensemble whose "
         'members name theirs')
     parser.add_argument('out', help='ONNX file to write')
     parser.add_argument(

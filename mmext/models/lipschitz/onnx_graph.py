@@ -58,7 +58,10 @@ class GraphBuilder:
         """Name of a vector of int64."""
         return self.constant(values, np.int64)
 
-    def add(self, kind: str, *inputs: str, outputs: int = 1,
+    def add(self,
+            kind: str,
+            *inputs: str,
+            outputs: int = 1,
             **attributes: Any) -> str:
         """Add a node; the name of its first output."""
         names = [self._name(kind.lower()) for _ in range(outputs)]
@@ -111,14 +114,12 @@ class GraphBuilder:
         if not isinstance(module, (SortDistLinear, SortDistConv2d)):
             return self.add('ReduceMax', cells, axes=[2], keepdims=0)
         count = min(module.truncate, module.weight[0].numel())
-        top = self.add(
-            'TopK', cells, self.integers(count), outputs=2, axis=2)
+        top = self.add('TopK', cells, self.integers(count), outputs=2, axis=2)
         scale = sort_coefficients(module.rho, count)
         tail = [1] * (module.weight.dim() - 2 > 0)
         scaled = self.add('Mul', top,
                           self.constant(scale.reshape(1, 1, -1, *tail)))
-        return self.add(
-            'ReduceSum', scaled, self.integers(2), keepdims=0)
+        return self.add('ReduceSum', scaled, self.integers(2), keepdims=0)
 
     def distances(self, module: DistanceLayer, windows: str, weight: Tensor,
                   positions: int) -> str:
@@ -150,8 +151,9 @@ def _linear(graph: GraphBuilder, module: LpDistLinear, x: str) -> str:
     width, parts = module.weight.shape[1], []
     for g, weight in enumerate(_groups(module)):
         part = x if module.groups == 1 else graph.add(
-            'Slice', x, graph.integers(g * width),
-            graph.integers((g + 1) * width), graph.integers(1))
+            'Slice', x, graph.integers(g *
+                                       width), graph.integers(
+                                           (g + 1) * width), graph.integers(1))
         rows = graph.add('Unsqueeze', part, graph.integers(1))
         parts.append(graph.distances(module, rows, weight, 1))
     return graph.shifted(module, graph.joined(parts, 1), 0)
@@ -169,16 +171,15 @@ def _conv(graph: GraphBuilder, module: LpDistConv2d, x: str,
     for g, weight in enumerate(_groups(module)):
         taps = [
             graph.add(
-                'Slice', x,
-                graph.integers(g * channels, i * d, j * d),
+                'Slice', x, graph.integers(g * channels, i * d, j * d),
                 graph.integers((g + 1) * channels, i * d + s * (high - 1) + 1,
                                j * d + s * (wide - 1) + 1),
                 graph.integers(1, 2, 3), graph.integers(1, s, s))
             for i in range(k) for j in range(k)
         ]
-        windows = graph.add('Reshape', graph.joined(taps, 1),
-                            graph.integers(0, 1, channels * k * k,
-                                           high * wide))
+        windows = graph.add(
+            'Reshape', graph.joined(taps, 1),
+            graph.integers(0, 1, channels * k * k, high * wide))
         # Taps are the slow axis of the windows.
         rows = weight.permute(0, 2, 3, 1).flatten(1)
         parts.append(graph.distances(module, windows, rows, high * wide))
@@ -214,9 +215,9 @@ def _adaptive(graph: GraphBuilder, module: BoundAdaptiveAvgPool2d,
 
 def _pad(graph: GraphBuilder, module: BoundConstantPad2d, x: str) -> str:
     left, right, top, bottom = module.padding
-    return graph.add(
-        'Pad', x, graph.integers(0, 0, top, left, 0, 0, bottom, right),
-        graph.constant(module.value))
+    return graph.add('Pad', x,
+                     graph.integers(0, 0, top, left, 0, 0, bottom, right),
+                     graph.constant(module.value))
 
 
 _EMITTERS: Dict[Type[nn.Module], Callable] = {
@@ -299,18 +300,15 @@ def finish(graph: GraphBuilder,
         onnx.ModelProto: Checked.
     """
     onnx = graph.onnx
-    graph.nodes.append(onnx.helper.make_node('Identity', [logits],
-                                             ['logits']))
+    graph.nodes.append(onnx.helper.make_node('Identity', [logits], ['logits']))
     kind = onnx.TensorProto.FLOAT
-    made = onnx.helper.make_graph(
-        graph.nodes, 'distance_net',
-        [
-            onnx.helper.make_tensor_value_info('images', kind,
-                                               ['batch', *input_size])
-        ], [
-            onnx.helper.make_tensor_value_info('logits', kind,
-                                               ['batch', 'classes'])
-        ], graph.constants)
+    made = onnx.helper.make_graph(graph.nodes, 'distance_net', [
+        onnx.helper.make_tensor_value_info('images', kind,
+                                           ['batch', *input_size])
+    ], [
+        onnx.helper.make_tensor_value_info('logits', kind,
+                                           ['batch', 'classes'])
+    ], graph.constants)
     model = onnx.helper.make_model(
         made,
         producer_name='mmext',
