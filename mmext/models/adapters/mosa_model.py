@@ -157,6 +157,7 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
             module = module.copy()
             module.setdefault('data_preprocessor', data_preprocessor)
         self._adopt(module)
+        self._check_head_patterns()
         self._host_flags = {
             name: parameter.requires_grad
             for name, parameter in self.named_parameters()
@@ -178,6 +179,10 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
             # and would overwrite them (zero up-projections).
             if hasattr(module, 'init_weights'):
                 module.init_weights()
+        if isinstance(module, MoSAModel) or any(True for _ in slots(module)):
+            raise ValueError(
+                'module has adapters already. Call add_adapter() of the '
+                'MoSAModel around it for another one, or unload() it first.')
         preprocessor = self._modules.get('data_preprocessor')
         if 'data_preprocessor' not in module._modules:
             module.add_module('data_preprocessor', preprocessor)
@@ -190,6 +195,19 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
                       '_load_state_dict_post_hooks'):
             self.__dict__[table] = module.__dict__[table]
         self.host = find_host(module)
+
+    def _check_head_patterns(self) -> None:
+        """Refuse patterns of ``train_head`` that name no parameter."""
+        patterns = self.train_head
+        if isinstance(patterns, bool):
+            return
+        names = [name for name, _ in self.named_parameters()]
+        idle = [p for p in patterns if not any(re.search(p, n) for n in names)]
+        if idle:
+            raise ValueError(
+                f'train_head: no parameter of {type(self.module).__name__} '
+                f'matches {idle}. Its parameters are named like '
+                f'{names[0]!r} and {names[-1]!r}.')
 
     def __getattr__(self, name: str) -> Any:
         try:

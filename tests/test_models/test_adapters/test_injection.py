@@ -97,6 +97,24 @@ def test_an_error_leaves_the_host_alone():
     assert not list(slots(host))
 
 
+def test_a_host_is_wrapped_once():
+    """A second wrapper would replace the first one's adapters."""
+    model = build()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    for module in (model, model.module, dict(
+            type='mmext.MoSAModel', module=vit(), adapter=adaptformer())):
+        with pytest.raises(ValueError, match='has adapters already'):
+            build(module)
+    assert all(torch.equal(v, before[k])
+               for k, v in model.state_dict().items())
+    build(model.unload())
+
+
+def test_head_patterns_that_name_nothing():
+    with pytest.raises(ValueError, match="matches \\['classifier'\\]"):
+        build(train_head=['head', 'classifier'])
+
+
 def count(model):
     """Values of merged adapters, the head excluded."""
     model.merge()
