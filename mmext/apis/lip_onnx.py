@@ -31,7 +31,7 @@ def _add_member(graph: GraphBuilder, model: nn.Module, images: str) -> str:
                        images)
 
 
-def lip_onnx(model: nn.Module, cells: int = 1 << 20) -> Any:
+def lip_onnx(model: nn.Module, cells: int = 1 << 16) -> Any:
     """The ONNX model of a certified classifier at p = inf.
 
     Its input ``images`` is what the data preprocessor gets, float32 of shape
@@ -45,7 +45,7 @@ def lip_onnx(model: nn.Module, cells: int = 1 << 20) -> Any:
             ``mmext.CertifiedEnsemble``, see
             :func:`~.certified_model.certified_model`.
         cells (int): Largest number of differences an image that one node
-            holds. Defaults to 2**20, 4 MiB.
+            holds. Defaults to 2**16, 256 KiB.
 
     Returns:
         onnx.ModelProto: The model.
@@ -99,12 +99,12 @@ def check_onnx(path: PathLike, model: nn.Module, images: int = 4) -> float:
 
 def export_onnx(model: nn.Module,
                 path: PathLike,
-                cells: int = 1 << 20) -> None:
+                cells: int = 1 << 16) -> None:
     """Write :func:`lip_onnx` to a file.
 
     Args:
         model (nn.Module): The classifier.
         path (str or PathLike): File to write.
-        cells (int): As in :func:`lip_onnx`. Defaults to 2**20.
+        cells (int): As in :func:`lip_onnx`. Defaults to 2**16.
     """
     atomic_write(path, lip_onnx(model, cells).SerializeToString())

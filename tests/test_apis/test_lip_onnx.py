@@ -115,7 +115,14 @@ def test_ensemble_is_averaged(tmp_path):
 
 def test_tool_and_user_errors(tmp_path, capsys, monkeypatch):
     from mmengine.config import Config
-    cfg = Config(dict(default_scope='mmpretrain', model=lenet()))
+    # Most configs have the preprocessor beside the model.
+    beside = lenet()
+    shared = beside.pop('data_preprocessor')
+    cfg = Config(
+        dict(
+            default_scope='mmpretrain',
+            model=beside,
+            data_preprocessor=shared))
     cfg.dump(str(tmp_path / 'net.py'))
     model = finished(lenet())
     for name, p in (('last', math.inf), ('half', 20.)):

@@ -34,9 +34,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--cells',
         type=int,
-        default=1 << 20,
+        default=1 << 16,
         help='largest number of differences an image that one node holds; '
-        'less takes less memory. Default: 1048576 (4 MiB an image)')
+        'less takes less memory. Default: 65536 (256 KiB an image)')
     parser.add_argument(
         '--tolerance',
         type=float,

@@ -33,10 +33,10 @@ class GraphBuilder:
     Args:
         cells (int): Largest number of differences an image that one node
             holds, where a single output does not have more.
-            Defaults to 2**20.
+            Defaults to 2**16.
     """
 
-    def __init__(self, cells: int = 1 << 20) -> None:
+    def __init__(self, cells: int = 1 << 16) -> None:
         if cells < 1:
             raise UserError(f'cells is at least 1, but got {cells}.')
         self.onnx = require('onnx', 'The ONNX export')
