@@ -20,7 +20,8 @@ def depth_config(name='dpt-tiny', losses=False, in_channels=3, **options):
     if not losses:
         model.decode_head.loss_depth = NO_LOSS
         model.uncertainty_head.loss_uncertainty = NO_LOSS
-    model.update(options)
+    for key, value in options.items():  # update() would merge
+        model[key] = value
     return model
 
 

@@ -1,0 +1,138 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""mmdepth: the second home of depth and spike parts (property H37)."""
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.registry import (HOOKS, MODELS, OPTIM_WRAPPERS, VISBACKENDS,
+                               init_default_scope)
+
+from mmext import registry
+from mmext.utils.dependency import has
+
+pytest.importorskip('mmseg')
+ROOT = Path(__file__).resolve().parents[1]
+NO_LOSS = dict(type='torch.nn.Identity')
+
+# What each registered model needs at least; a new one needs a line here.
+CONFIGS = {
+    'BiCrossDepthEstimator':
+    dict(
+        backbone=dict(type='mmext.DPTHybrid', arch='tiny', img_size=32),
+        decode_head=dict(
+            type='mmdepth.DPTDepthHead',
+            in_channels=(32, 64, 64, 64),
+            channels=8,
+            hidden=4,
+            reassemble=dict(out_channels=(32, 64, 64, 64)),
+            loss_depth=NO_LOSS),
+        uncertainty_head=dict(
+            type='mmdepth.DPTUncertaintyHead',
+            channels=8,
+            loss_uncertainty=NO_LOSS)),
+    'DPTDepthHead':
+    dict(
+        in_channels=(4, 4, 4, 4),
+        channels=8,
+        hidden=4,
+        reassemble=None,
+        loss_depth=NO_LOSS),
+    'DPTHybrid':
+    dict(arch='tiny', img_size=32),
+    'DPTReassemble':
+    dict(in_channels=(4, ), out_channels=(4, ), factors=(1, )),
+    'DPTUncertaintyHead':
+    dict(channels=8, hidden=4, loss_uncertainty=NO_LOSS),
+    'SpikeSE':
+    dict(),
+    'SpikeUNet':
+    dict(widths=(8, 8), up_widths=(8, )),
+    'SpikeUSENet':
+    dict(widths=(8, 16), up_widths=(8, )),
+}
+
+
+def depth_parts():
+    """(kind, name, class) of everything in the mmdepth registries."""
+    for kind, twin in registry.DEPTH_REGISTRIES.items():
+        twin.import_from_location()
+        for name, cls in twin.module_dict.items():
+            yield kind, name, cls
+
+
+@pytest.mark.stack_subset
+def test_every_part_has_both_names():
+    """From every root, prefixed, whatever the default scope is."""
+    import mmengine.registry as roots
+    parts = list(depth_parts())
+    assert {'BiCrossDepthEstimator', 'DPTHybrid'} <= {p[1] for p in parts}
+    for kind, name, cls in parts:
+        root = getattr(roots, kind)
+        assert root.get(f'mmdepth.{name}') is cls
+        assert root.get(f'mmext.{name}') is cls
+
+
+@pytest.mark.stack_subset
+@pytest.mark.parametrize('scope', ['mmseg', 'mmpretrain', 'mmdepth'])
+@pytest.mark.parametrize('name', CONFIGS)
+def test_h37_models_build_from_any_scope(name, scope):
+    if scope == 'mmpretrain' and not has('mmpretrain'):
+        pytest.skip('mmpretrain is not installed')
+    if 'DPTHybrid' in name + str(CONFIGS[name]) and not has('timm'):
+        pytest.skip('timm is not installed')
+    init_default_scope(scope)
+    for prefix in ('mmext.', 'mmdepth.', '' if scope == 'mmdepth' else None):
+        if prefix is not None:
+            built = MODELS.build(dict(type=prefix + name, **CONFIGS[name]))
+            assert type(built).__name__ == name
+
+
+def test_every_root_has_a_twin_so_that_nothing_warns():
+    """A Runner with default_scope='mmdepth' asks all of them."""
+    init_default_scope('mmdepth')
+    from mmengine.logging import MMLogger
+    logger, records = MMLogger.get_current_instance(), []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: records.append(record.getMessage())
+    logger.addHandler(handler)
+    HOOKS.build(dict(type='IterTimerHook'))
+    HOOKS.build(dict(type='mmext.RNGStateHook'))
+    VISBACKENDS.build(dict(type='LocalVisBackend', save_dir='unused'))
+    import torch
+    parameter = torch.nn.Parameter(torch.ones(1))
+    OPTIM_WRAPPERS.build(
+        dict(type='OptimWrapper', optimizer=torch.optim.SGD([parameter], 1)))
+    assert not records
+
+
+def test_a_miss_names_the_scope():
+    init_default_scope('mmdepth')
+    with pytest.raises(KeyError, match=r'mmdepth\.DPTHybird.*DPTHybrid'):
+        MODELS.build(dict(type='DPTHybird'))
+
+
+def test_only_registries_of_mmext_are_taken():
+    with pytest.raises(ValueError, match='registry of mmext.registry'):
+        registry.register_depth(MODELS)
+
+
+@pytest.mark.stack_subset
+def test_importing_mmext_is_enough():
+    """No import of mmext.registry, no custom_imports of a module of it."""
+    code = '''
+import mmext, sys
+assert 'mmext.registry' not in sys.modules
+from mmengine.registry import MODELS, DefaultScope
+DefaultScope.get_instance('test', scope_name='mmdepth')
+assert type(MODELS.build(dict(type='SpikeSE'))).__name__ == 'SpikeSE'
+from mmdepth.registry import MODELS as child
+assert child.scope == 'mmdepth' and child.parent is MODELS
+'''
+    result = subprocess.run([sys.executable, '-c', code],
+                            cwd=ROOT,
+                            capture_output=True,
+                            text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert 'Failed to' not in result.stderr + result.stdout
