@@ -11,9 +11,10 @@ from mmengine.fileio import dump
 from mmext.engine.hooks import CheckpointMatchHook
 from mmext.utils.config_build import drop_pretrained
 from mmext.utils.config_io import load_config
-from mmext.utils.launch import (add_common_arguments, build_runner,
-                                finish_config, is_adaptation, is_tuned, parse,
-                                require_gpu, set_loader_defaults, set_pipeline,
+from mmext.utils.launch import (add_common_arguments, brings_weights,
+                                build_runner, finish_config, is_adaptation,
+                                is_tuned, parse, require_gpu,
+                                set_loader_defaults, set_pipeline,
                                 set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
@@ -30,7 +31,11 @@ def parse_args(argv=None) -> argparse.Namespace:
         'code and is executed.')
     parser.add_argument(
         'config', help='path of a config, or a name from the model zoo')
-    parser.add_argument('checkpoint', help='checkpoint to evaluate')
+    parser.add_argument(
+        'checkpoint',
+        nargs='?',
+        help='checkpoint to evaluate; may be left out for an ensemble whose '
+        'members name theirs in the config')
     parser.add_argument(
         '--adapt',
         action='store_true',
@@ -88,6 +93,11 @@ def parse_args(argv=None) -> argparse.Namespace:
 def merge_args(cfg, args: argparse.Namespace) -> None:
     """Merge the options into the config; ``--cfg-options`` come last."""
     set_work_dir(cfg, args)
+    if args.checkpoint is None and not brings_weights(cfg.get('model') or {}):
+        raise UserError(
+            'There are no weights to evaluate. Expected a checkpoint after '
+            'the config; only a mmext.CertifiedEnsemble whose members all '
+            'have a checkpoint in the config goes without.')
     cfg.load_from = args.checkpoint
     cfg.resume = False
     if not args.adapt:

@@ -252,6 +252,13 @@ def is_tuned(model: Any) -> bool:
     return False
 
 
+def brings_weights(model: Any) -> bool:
+    """Whether a config is of an ensemble that names all its checkpoints."""
+    if str(model.get('type')).split('.')[-1] != 'CertifiedEnsemble':
+        return False
+    return all(member.get('checkpoint') for member in model['members'])
+
+
 def build_runner(cfg: Config) -> Runner:
     """Build the runner: ``runner_type`` of the config, else ``Runner``."""
     if 'runner_type' in cfg:

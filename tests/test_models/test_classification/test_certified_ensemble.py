@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Certified averages of classifiers."""
+import json
 import math
 from copy import deepcopy
 
@@ -13,6 +14,10 @@ from mmext.models.lipschitz.attacks import pgd_attack, wrong_margin
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.models.lipschitz.ensemble import average
 from mmext.models.lipschitz.p_norm import get_p, set_p
+from mmext.utils.user_error import UserError
+from ...classification_fixtures import write_fashion_mnist
+from ...tool_fixtures import ROOT, tool
+from ...toy_runs import quick_runner
 from .lip_models import (CLASSES, build, classifier, finished, images,
                          lip_head, mlp_body, mlp_head, predict, preprocessed,
                          stacked)
@@ -536,3 +541,34 @@ def test_joint_loss_of_one_member_is_its_own():
         one = single(**preprocessed(single, images()), mode='loss')['loss']
         two = joint(**preprocessed(joint, images()), mode='loss')['loss']
         torch.testing.assert_close(one, two)
+
+
+def test_tool_needs_no_checkpoint(tmp_path, monkeypatch):
+    """``tools/test.py CONFIG``: the members name theirs."""
+    monkeypatch.chdir(tmp_path)
+    write_fashion_mnist('data', 20)
+    members = []
+    for seed in range(2):
+        model = classifier(lip_head(num_classes=10), mlp_body(img_size=28))
+        path = saved(tmp_path, str(seed), finished(model, seed))
+        members.append(dict(model=model, checkpoint=path))
+    base = str(ROOT / 'configs' / '_base_')
+    config = tmp_path / 'pair.py'
+    config.write_text(
+        f"_base_ = ['{base}/datasets/fashion-mnist_pad1.py',\n"
+        f"          '{base}/lip_runtime.py']\n"
+        f'model = {ensemble(members)!r}\n'
+        "test_dataloader = dict(dataset=dict(data_root='data'),\n"
+        '                       num_workers=0, persistent_workers=False)\n'
+        'test_cfg = dict()\n'
+        'train_dataloader = val_dataloader = val_evaluator = None\n')
+    test = tool('test').main
+    with quick_runner():
+        test([str(config), '--out', 'metrics.json'])
+    metrics = json.loads((tmp_path / 'metrics.json').read_text())
+    assert metrics['cert/certified@0.03'] <= metrics['cert/clean']
+    assert 'cert/majority@0.03' in metrics
+    del members[0]['checkpoint']
+    config.write_text(f'model = {ensemble(members)!r}\n')
+    with pytest.raises(UserError, match='no weights'):
+        test([str(config)])
