@@ -41,6 +41,7 @@ def test_recorded(file, function, run, monkeypatch):
     function(Recorded(ROOT / f'{file}.npz', run.dtype, run.device), run)
 
 
+@pytest.mark.stack_subset
 @pytest.mark.parametrize('file', FILES)
 def test_every_array_is_compared(file, monkeypatch):
     """A key that no check asks for would be a number nobody compares."""
