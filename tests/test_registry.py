@@ -22,7 +22,7 @@ _KINDS = {
     'LOOPS': ['TestTimeAdaptLoop'],
     'TASK_UTILS': ['SVDP', 'CoTTA', 'Tent'],
     'DATASETS': ['ACDCDataset', 'DomainSequence'],
-    'METRICS': ['DomainIoUMetric'],
+    'METRICS': ['DomainIoUMetric', 'CertifiedAccuracy'],
 }
 
 # As tools of a host do: no ``import mmext``, no custom_imports.
