@@ -8,4 +8,4 @@
 #   done
 _base_ = 'lipnet-3x512_mnist-0.3_cpu.py'
 
-train_cfg = dict(max_epochs=30)
+train_cfg = dict(max_epochs=40)

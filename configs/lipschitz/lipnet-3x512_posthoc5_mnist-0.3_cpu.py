@@ -14,6 +14,6 @@ model = dict(
             config='configs/lipschitz/'
             'lipnet-3x512-member_mnist-0.3_cpu.py',
             checkpoint='work_dirs/lipnet-3x512-member_mnist-0.3_cpu/'
-            f'seed{k}/epoch_30.pth') for k in range(5)
+            f'seed{k}/epoch_40.pth') for k in range(5)
     ],
     test_cfg=dict(certify=dict(eps=[0.3])))

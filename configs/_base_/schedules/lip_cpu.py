@@ -25,6 +25,6 @@ default_hooks = dict(
     checkpoint=dict(interval=5))
 
 # one validation, after the last epoch
-train_cfg = dict(by_epoch=True, max_epochs=100, val_interval=1000)
+train_cfg = dict(by_epoch=True, max_epochs=120, val_interval=1000)
 val_cfg = dict()
 test_cfg = dict()
