@@ -2,7 +2,7 @@
 """Models: a host-free core and one rim per host toolbox."""
 from mmext.registry import import_rim
 from . import uncertainty  # noqa: F401
-from . import adapters, lipschitz, prompts, teachers  # noqa: F401
+from . import adapters, distillers, lipschitz, prompts, teachers  # noqa: F401
 
 import_rim(
     __name__,

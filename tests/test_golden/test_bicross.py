@@ -14,9 +14,12 @@ from mmext.spike import (PRESETS, SpikeCamera, interval, interval_all,
                          repair_big_endian, to_signed, to_uint8, unpack_frames,
                          write_pfm, write_spikes)
 from .bicross_files import ROOT, cube, load
-from .bicross_networks import (test_h6_decoder,  # noqa: F401
-                               test_h7_reassemble, test_h8_full_width,
-                               test_h9_inversion, test_temporal_modules)
+from .bicross_losses import (test_h1_sig, test_h3_uncertainty,
+                             test_h4_contrastive, test_h5_ssi,
+                             test_h19_thresholds, test_h23_reversal)
+from .bicross_networks import (test_h6_decoder, test_h7_reassemble,
+                               test_h8_full_width, test_h9_inversion,
+                               test_temporal_modules)
 
 pytestmark = pytest.mark.skipif(
     not any(ROOT.glob('*.npz')),
@@ -31,6 +34,11 @@ CONSUMED = {
     'dpt_reassemble': 'test_h7_reassemble',
     'dpt_hybrid_formula': 'test_h8_full_width',
     'neuromorphic_heads': 'test_temporal_modules',
+    'loss_sig': 'test_h1_sig',
+    'loss_uncertainty': 'test_h3_uncertainty',
+    'loss_contrastive': 'test_h4_contrastive',
+    'loss_ssi': 'test_h5_ssi',
+    'stage3_threshold_cases': 'test_h19_thresholds',
 }
 # Simulator arrays whose names carry the settings.
 VIDEO, IMAGE = 'vts_spikes_th', 'img_to_spike_gain'

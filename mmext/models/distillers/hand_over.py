@@ -1,0 +1,149 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Weights that go from one stage to the next, and whether they fit."""
+import logging
+from typing import Any, Dict, List, Mapping, Sequence, Tuple
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from mmext.utils.io import safe_load
+from mmext.utils.user_error import ConfigError
+
+#: Parts that only a later stage has.
+NEW_PARTS = ('temporal.', 'projection_', 'domain_loss.', 'connector.')
+
+
+def weights_of(checkpoint: Any, name: str) -> Dict[str, Tensor]:
+    """The tensors of a loaded checkpoint, without ``module.``.
+
+    Raises:
+        ConfigError: If it holds none.
+    """
+    for key in ('state_dict', 'model_state_dict'):
+        if isinstance(checkpoint, Mapping) and key in checkpoint:
+            checkpoint = checkpoint[key]
+            break
+    weights = {
+        key[len('module.'):] if key.startswith('module.') else key: value
+        for key, value in checkpoint.items() if isinstance(value, Tensor)
+    } if isinstance(checkpoint, Mapping) else {}
+    if not weights:
+        raise ConfigError(f'Expected a checkpoint with weights, but {name} '
+                          'holds none.')
+    return weights
+
+
+def check_weights(model: nn.Module,
+                  weights: Mapping[str, Tensor],
+                  name: str,
+                  new_stem: bool = False,
+                  optional: Sequence[str] = NEW_PARTS) -> List[str]:
+    """Whether weights are a whole model's, and which are left out.
+
+    Args:
+        model (nn.Module): The model that shall get them.
+        weights (Mapping[str, Tensor]): By the names of ``state_dict()``.
+        name (str): Of the checkpoint, for messages.
+        new_stem (bool): Whether the first convolution may take other
+            channels than the model's: the step from RGB to spikes.
+            Defaults to False.
+        optional (Sequence[str]): Beginnings of names that need not be
+            there.
+
+    Returns:
+        list[str]: Names that do not fit: empty, or the stem's.
+
+    Raises:
+        ConfigError: If weights are absent or have other shapes.
+    """
+    own = {
+        key: tuple(value.shape)
+        for key, value in model.state_dict().items()
+    }
+    missing = [
+        key for key in own
+        if key not in weights and not key.startswith(tuple(optional))
+    ]
+    if missing:
+        raise ConfigError(
+            f'{name} does not hold a {_kind(model)}: {len(missing)} of '
+            f'{len(own)} weights are not in it, such as {missing[0]!r}; it '
+            f'has {next(iter(weights))!r}. Give the checkpoint that the '
+            'stage before has written with the same backbone and heads, or '
+            'convert published weights with '
+            'tools/model_converters/dpt_to_mmext.py.')
+    other = [(key, tuple(weights[key].shape), own[key]) for key in own
+             if key in weights and tuple(weights[key].shape) != own[key]]
+    stems = [one for one in other if _is_stem(*one)]
+    if other and (len(other) != 1 or len(stems) != 1 or not new_stem):
+        raise ConfigError(_misfit(name, other, stems, new_stem))
+    return [key for key, _, _ in other]
+
+
+def _kind(model: nn.Module) -> str:
+    inner = getattr(model, 'student', getattr(model, 'model', model))
+    return type(inner).__name__
+
+
+def _is_stem(key: str, given: Tuple[int, ...], own: Tuple[int, ...]) -> bool:
+    """A convolution that differs in its input channels only."""
+    return key.startswith('backbone.') and len(given) == len(own) == 4 \
+        and given[:1] + given[2:] == own[:1] + own[2:]
+
+
+def _misfit(name: str, other: List[tuple], stems: List[tuple],
+            new_stem: bool) -> str:
+    if len(other) == len(stems) == 1:
+        key, given, own = stems[0]
+        say = {3: 'RGB (3 channels)'}
+        given_kind, own_kind = (
+            say.get(shape[1], f'spikes ({shape[1]} channels)')
+            for shape in (given, own))
+        return (f'{name} is a network for {given_kind}, but this one takes '
+                f'{own_kind}: {key} has the shape {given}, expected {own}. '
+                'Stage 2 makes the spike network of the RGB one, and stage 3 '
+                'starts from what stage 2 has written.')
+    shown = '; '.join(f'{key} is {given}, expected {own}'
+                      for key, given, own in other[:3])
+    return (f'{name} is of another network: {len(other)} weights have other '
+            f'shapes: {shown}. Use the same backbone and heads as the stage '
+            'before.' +
+            (' Only the first convolution may differ.' if new_stem else ''))
+
+
+def load_weights(model: nn.Module,
+                 path: str,
+                 new_stem: bool = False,
+                 optional: Sequence[str] = NEW_PARTS) -> List[str]:
+    """Load a checkpoint that must fit into a model.
+
+    Args:
+        model (nn.Module): Changed in place.
+        path (str): The checkpoint.
+        new_stem (bool): See :func:`check_weights`; such a stem is left as
+            it is.
+        optional (Sequence[str]): See there.
+
+    Returns:
+        list[str]: Names that were left as they are.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        CheckpointError: If it cannot be read.
+        ConfigError: If it does not fit.
+    """
+    weights = weights_of(safe_load(path), path)
+    left = check_weights(model, weights, path, new_stem, optional)
+    own = model.state_dict()
+    own.update({
+        key: value
+        for key, value in weights.items() if key in own and key not in left
+    })
+    model.load_state_dict(own)
+    print_log(
+        f'Loaded {path} into {_kind(model)}' +
+        (f'; {left[0]} stays as it was, for its other input.'
+         if left else '.'),
+        logger='current',
+        level=logging.INFO)
+    return left
