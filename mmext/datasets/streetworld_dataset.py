@@ -15,8 +15,9 @@ _KEYS = ('img', 'gt_seg_map', 'gt_depth_map')
 
 
 @lru_cache(maxsize=4)
-def _world(town: int, size: Tuple[int, int], focal: Optional[float],
-           drive: Tuple[Tuple[str, float], ...]) -> StreetWorld:
+def cached_world(town: int, size: Tuple[int, int], focal: Optional[float],
+                 drive: Tuple[Tuple[str, float], ...]) -> StreetWorld:
+    """A town; the last ones are kept, as frames come town by town."""
     return StreetWorld(town, Intrinsics(*size, focal=focal),
                        Drive(**dict(drive)))
 
@@ -25,7 +26,7 @@ def _world(town: int, size: Tuple[int, int], focal: Optional[float],
 def _frame(town: int, t: float, domain: str, strength: float, seed: int,
            *camera) -> Frame:
     """The last frames are kept: a pipeline may ask for one twice."""
-    frame = _world(town, *camera).render(t, domain in ('night', 'dusk'))
+    frame = cached_world(town, *camera).render(t, domain in ('night', 'dusk'))
     return apply_weather(frame, domain, strength, seed)
 
 

@@ -6,10 +6,11 @@ from .dpt_decoder import (DPTDecoder, DPTReassemble, FeatureFusion,
 from .dpt_depth_head import DPTDepthHead, DPTUncertaintyHead, affine_inverse
 from .dpt_hybrid import DPTHybrid, resize_pos_embed
 from .spike_encoders import SpikeSE, SpikeUNet, SpikeUSENet
+from .spike_preprocessor import SpikeDataPreprocessor
 
 __all__ = [
     'BiCrossDepthEstimator', 'DPTDecoder', 'DPTDepthHead', 'DPTHybrid',
     'DPTReassemble', 'DPTUncertaintyHead', 'FeatureFusion', 'ReassembleLevel',
-    'ResidualConvUnit', 'SpikeSE', 'SpikeUNet', 'SpikeUSENet',
-    'affine_inverse', 'resize_pos_embed', 'resize_prediction'
+    'ResidualConvUnit', 'SpikeDataPreprocessor', 'SpikeSE', 'SpikeUNet',
+    'SpikeUSENet', 'affine_inverse', 'resize_pos_embed', 'resize_prediction'
 ]

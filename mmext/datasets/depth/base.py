@@ -1,0 +1,275 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""What all data sets of RGB, spikes and depth have in common."""
+import logging
+import os.path as osp
+from glob import glob, has_magic
+from typing import Any, Dict, List, Optional, Sequence
+
+from mmengine.dataset import BaseDataset
+from mmengine.logging import print_log
+
+from mmext.spike import open_spikes
+from mmext.spike.sources import natural_key
+from mmext.utils.user_error import ConfigError
+from ..data_help import (DataHelp, UnreadableSampleError, missing_data_error,
+                         unreadable_sample_error)
+from ..transforms.depth_loading import LoadDepth
+
+#: What to run instead of a public data set that is not there.
+DEPTH_ALTERNATIVE = (
+    "train_dataloader = dict(dataset=dict(\n"
+    "    type='mmext.StreetWorldDepthDataset', frames=100,\n"
+    "    pipeline=[dict(type='mmext.RenderStreetWorldSpikes'),\n"
+    "              dict(type='mmext.PackDepthInputs')]))")
+
+# Modality -> key of the item and of data_prefix.
+KEYS = dict(rgb='img_path', spike='spike_path', depth='depth_map_path')
+
+
+def depth_help(layout: str, source: str) -> DataHelp:
+    """A `DataHelp` whose alternative are the embedded street scenes.
+
+    Args:
+        layout (str): The expected folders.
+        source (str): Where to get the data, and the spikes.
+    """
+    return DataHelp(
+        layout, source, DEPTH_ALTERNATIVE,
+        'Without it, embedded street scenes do, which need no files:')
+
+
+#: How spikes are made for data sets that have RGB only.
+SPIKE_SOURCE = """
+Spikes are simulated, folder by folder, with
+python tools/dataset_converters/video_to_spikes.py \\
+    --folder RGB_FOLDER --window 128 --ticks-per-frame 16 --out SPIKE_FOLDER"""
+
+
+class BaseDepthDataset(BaseDataset):
+    """Base of the data sets of RGB, spikes and depth.
+
+    Items have ``img_path``, ``spike_path``, ``depth_map_path`` (those of the
+    ``modalities``), ``depth_scale`` and ``spike_options``; start the
+    pipeline with ``LoadImageFromFile``, ``mmext.LoadSpikeFromFile``,
+    ``mmext.LoadDepth``. A derived class gives :meth:`list_samples` and the
+    two attributes for messages.
+
+    When the list is read, missing folders and files are reported with the
+    expected layout, and the first sample is opened: a wrong size, bit order
+    or kind of depth shows before the first iteration. A sample that cannot
+    be read later is an error in testing; in training it is replaced by
+    another one, named in the log and counted in :attr:`bad_samples`, up to
+    ``max_bad_samples`` in each worker.
+
+    Args:
+        modalities (Sequence[str]): Which of 'rgb', 'spike' and 'depth' the
+            samples must have. Defaults to all three; leave 'depth' out for a
+            target without labels.
+        depth_scale (float, optional): Stored value of a metre. Defaults to
+            None: that of the data set.
+        spike_options (dict, optional): Arguments of
+            :func:`mmext.spike.open_spikes`, such as
+            ``dict(size=(250, 400))`` for .dat files. They extend those of
+            the data set. Defaults to None.
+        spike_suffix (str): Ending of the recordings. Defaults to '.npy'.
+        drop_incomplete (bool, optional): Leave samples out that lack a
+            file, instead of an error. Defaults to None: as the class has it.
+        max_bad_samples (int): See above. Defaults to 20.
+        **kwargs: See ``mmengine.dataset.BaseDataset``.
+
+    Attributes:
+        data_name (str): What the data set is called in messages.
+        data_help (DataHelp): Its layout and where to get it.
+        bad_samples (int): Unreadable samples that this process replaced.
+
+    Raises:
+        MissingFileError: If folders or files are missing.
+        BadFileError: If the first sample is not what it should be.
+    """
+    METAINFO = dict(task='depth')
+    data_name: str
+    data_help: DataHelp
+    default_scale: Optional[float] = None
+    default_spike_options: Dict[str, Any] = {}
+    default_prefix: Dict[str, str] = {}
+    drop_by_default = False
+
+    def __init__(self,
+                 modalities: Sequence[str] = ('rgb', 'spike', 'depth'),
+                 depth_scale: Optional[float] = None,
+                 spike_options: Optional[dict] = None,
+                 spike_suffix: str = '.npy',
+                 drop_incomplete: Optional[bool] = None,
+                 max_bad_samples: int = 20,
+                 data_prefix: Optional[dict] = None,
+                 **kwargs) -> None:
+        self.modalities = (modalities, ) if isinstance(modalities, str) \
+            else tuple(modalities)
+        unknown = [one for one in self.modalities if one not in KEYS]
+        if unknown or not self.modalities:
+            raise ConfigError("Expected modalities to be some of 'rgb', "
+                              f"'spike' and 'depth', but got {modalities!r}.")
+        self.depth_scale = self.default_scale if depth_scale is None \
+            else depth_scale
+        self.spike_options = dict(self.default_spike_options,
+                                  **(spike_options or {}))
+        self.spike_suffix = spike_suffix
+        self.drop_incomplete = self.drop_by_default \
+            if drop_incomplete is None else drop_incomplete
+        self.max_bad_samples, self.bad_samples = max_bad_samples, 0
+        prefix = dict({key: ''
+                       for key in KEYS.values()}, **self.default_prefix)
+        prefix.update(data_prefix or {})
+        super().__init__(data_prefix=prefix, **kwargs)
+
+    # Listing -----------------------------------------------------------------
+
+    def list_samples(self) -> List[dict]:
+        """All samples in their order.
+
+        Returns:
+            list[dict]: Paths by 'rgb', 'spike' and 'depth', at least those
+            of the modalities, and more keys for the items.
+        """
+        raise NotImplementedError
+
+    def folder(self, modality: str) -> str:
+        """Folder of a modality, ``data_root`` and ``data_prefix`` joined."""
+        return self.data_prefix[KEYS[modality]]
+
+    def find(self, *parts: str) -> List[str]:
+        """Files of a pattern in their natural order.
+
+        Args:
+            *parts (str): Folders and the pattern of the names.
+
+        Raises:
+            MissingFileError: If there is none.
+        """
+        pattern = osp.join(*parts)
+        found = sorted(glob(pattern), key=natural_key)
+        if not found:
+            folder = osp.dirname(pattern)
+            there = has_magic(folder) or osp.isdir(folder)
+            raise missing_data_error(
+                self.data_name,
+                pattern if there else folder,
+                self.data_help,
+                problem='has no such file' if there else 'is missing')
+        return found
+
+    def read_lines(self) -> List[List[str]]:
+        """Columns of the lines of ``ann_file``.
+
+        Raises:
+            MissingFileError: If there is no list.
+        """
+        if not self.ann_file or not osp.isfile(self.ann_file):
+            raise missing_data_error(
+                self.data_name,
+                self.ann_file or '(ann_file is not set)',
+                self.data_help,
+                problem='has no list of samples')
+        with open(self.ann_file) as file:
+            return [line.split() for line in file if line.strip()]
+
+    def load_data_list(self) -> List[dict]:
+        """Items with the paths of the modalities.
+
+        Returns:
+            list[dict]: See the class.
+        """
+        samples, incomplete = [], []
+        for sample in self.list_samples():
+            absent = [
+                sample[one] for one in self.modalities
+                if not sample.get(one) or not osp.isfile(sample[one])
+            ]
+            (incomplete if absent else samples).append(sample)
+            if absent:
+                incomplete[-1] = absent[0]
+        total = len(samples) + len(incomplete)
+        if incomplete and not (self.drop_incomplete and samples):
+            raise missing_data_error(
+                self.data_name, [str(one) for one in incomplete[:3]],
+                self.data_help,
+                f'lacks files of {len(incomplete)} of {total} samples. '
+                'Add them, name only the modalities that are there, or set '
+                'drop_incomplete=True')
+        if not samples:
+            raise missing_data_error(
+                self.data_name, [self.folder(one) for one in self.modalities],
+                self.data_help, 'has no samples')
+        if incomplete:
+            print_log(
+                f'{self.data_name}: {len(incomplete)} of {total} samples '
+                f'lack a file and are left out, such as {incomplete[0]}.',
+                logger='current',
+                level=logging.WARNING)
+        items = [self._item(sample) for sample in samples]
+        self._check_first(items[0])
+        return items
+
+    def _item(self, sample: dict) -> dict:
+        item = {key: value for key, value in sample.items() if key not in KEYS}
+        for one in self.modalities:
+            item[KEYS[one]] = sample[one]
+        item.update(
+            depth_scale=self.depth_scale, spike_options=self.spike_options)
+        return item
+
+    def _check_first(self, item: dict) -> None:
+        """A systematic mistake shows here; doubts are warnings."""
+        if item.get('depth_map_path'):
+            LoadDepth.read(item['depth_map_path'], self.depth_scale)
+        if item.get('spike_path'):
+            recording = open_spikes(item['spike_path'], **self.spike_options)
+            for finding in recording.findings():
+                print_log(
+                    f'{item["spike_path"]}: {finding}.',
+                    logger='current',
+                    level=logging.WARNING)
+
+    # Reading -----------------------------------------------------------------
+
+    def prepare_data(self, idx: int) -> Optional[dict]:
+        """Run the pipeline on one sample.
+
+        Args:
+            idx (int): Index of the sample.
+
+        Returns:
+            dict, optional: What the pipeline gives; None in training if the
+            sample cannot be read, for which mmengine takes another one.
+
+        Raises:
+            UnreadableSampleError: In testing, and after
+                ``max_bad_samples`` in training; names the files.
+            ConfigError: If a setting is wrong.
+        """
+        try:
+            return super().prepare_data(idx)
+        except ConfigError:
+            raise
+        except Exception as error:
+            found = self._unreadable(idx, error)
+            self.bad_samples += 1
+            if self.test_mode or self.bad_samples > self.max_bad_samples:
+                raise found from error
+            print_log(
+                f'{found} Another sample takes its place '
+                f'({self.bad_samples} of at most {self.max_bad_samples} '
+                'unreadable samples so far).',
+                logger='current',
+                level=logging.WARNING)
+            return None
+
+    def _unreadable(self, idx: int, error: Exception) -> UnreadableSampleError:
+        info = self.get_data_info(idx)
+        files = {one: info[key] for one, key in KEYS.items() if info.get(key)}
+        return unreadable_sample_error(self.data_name, idx, error, files)
+
+
+def stem(path: str) -> str:
+    """Name of a file without its ending."""
+    return osp.splitext(osp.basename(path))[0]
