@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.registry import (HOOKS, MODELS, OPTIM_WRAPPERS, VISBACKENDS,
-                               init_default_scope)
+                               DefaultScope, init_default_scope)
 
 from mmext import registry
 from mmext.utils.dependency import has
@@ -16,7 +16,8 @@ pytest.importorskip('mmseg')
 ROOT = Path(__file__).resolve().parents[1]
 NO_LOSS = dict(type='torch.nn.Identity')
 
-# What each registered model needs at least; a new one needs a line here.
+# What the parts need at least; one that builds without arguments needs no
+# line here.
 CONFIGS = {
     'BiCrossDepthEstimator':
     dict(
@@ -32,6 +33,8 @@ CONFIGS = {
             type='mmdepth.DPTUncertaintyHead',
             channels=8,
             loss_uncertainty=NO_LOSS)),
+    'DomainAdversarialLoss':
+    dict(in_channels=8),
     'DPTDepthHead':
     dict(
         in_channels=(4, 4, 4, 4),
@@ -45,6 +48,8 @@ CONFIGS = {
     dict(in_channels=(4, ), out_channels=(4, ), factors=(1, )),
     'DPTUncertaintyHead':
     dict(channels=8, hidden=4, loss_uncertainty=NO_LOSS),
+    'ResizeSpike':
+    dict(size=(8, 8)),
     'SpikeSE':
     dict(),
     'SpikeUNet':
@@ -74,19 +79,25 @@ def test_every_part_has_both_names():
         assert root.get(f'mmext.{name}') is cls
 
 
+# Data sets need files, samplers a data set; their own tests build them.
+BUILT = [(kind, name) for kind, name, _ in depth_parts() if kind != 'DATASETS']
+
+
 @pytest.mark.stack_subset
-@pytest.mark.parametrize('scope', ['mmseg', 'mmpretrain', 'mmdepth'])
-@pytest.mark.parametrize('name', CONFIGS)
-def test_h37_models_build_from_any_scope(name, scope):
-    if scope == 'mmpretrain' and not has('mmpretrain'):
-        pytest.skip('mmpretrain is not installed')
-    if 'DPTHybrid' in name + str(CONFIGS[name]) and not has('timm'):
+@pytest.mark.parametrize('kind, name', BUILT)
+def test_h37_parts_build_from_any_scope(kind, name):
+    """Prefixed from foreign scopes, and by the bare name from mmdepth."""
+    import mmengine.registry as roots
+    options = CONFIGS.get(name, {})
+    if 'DPTHybrid' in name + str(options) and not has('timm'):
         pytest.skip('timm is not installed')
-    init_default_scope(scope)
-    for prefix in ('mmext.', 'mmdepth.', '' if scope == 'mmdepth' else None):
-        if prefix is not None:
-            built = MODELS.build(dict(type=prefix + name, **CONFIGS[name]))
-            assert type(built).__name__ == name
+    scopes = [s for s in ('mmseg', 'mmpretrain') if has(s)]
+    types = [(s, f'{prefix}.{name}') for s in scopes
+             for prefix in ('mmext', 'mmdepth')]
+    for scope, type_ in [*types, ('mmdepth', name), (None, f'mmext.{name}')]:
+        with DefaultScope.overwrite_default_scope(scope):
+            built = getattr(roots, kind).build(dict(type=type_, **options))
+        assert type(built).__name__ == name
 
 
 def test_every_root_has_a_twin_so_that_nothing_warns():

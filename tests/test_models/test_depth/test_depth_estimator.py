@@ -2,6 +2,7 @@
 """The estimator: prediction (property H40), losses, other backbones."""
 import pytest
 import torch
+from torch import nn
 
 pytest.importorskip('mmseg')
 pytest.importorskip('timm')
@@ -122,23 +123,25 @@ def test_saturated_depth_rings_unless_it_is_clamped_first():
     assert 60 < float(found.pred_depth_map.data.max()) <= 80
 
 
+class Recorder(nn.Module):
+    """A loss that keeps what it was given."""
+
+    def __init__(self, seen, name):
+        super().__init__()
+        self.seen, self.name = seen, name
+
+    def forward(self, *args):
+        self.seen[self.name] = args
+        return args[0].mean()
+
+
 @pytest.mark.stack_subset
 def test_losses_of_the_supervised_training():
     """Resized to the ground truth, clamped, masked as the losses get it."""
-    pytest.importorskip('mmext.models.distillers.losses')
     model = depth_model(train_cfg=dict(max_depth=40., crop='garg'))
     seen = {}
-
-    def depth_loss(*args):
-        seen['depth'] = args
-        return args[0].mean()
-
-    def uncertainty_loss(*args):
-        seen['uncertainty'] = args
-        return args[0].mean()
-
-    model.decode_head.loss_depth = depth_loss
-    model.uncertainty_head.loss_uncertainty = uncertainty_loss
+    model.decode_head.loss_depth = Recorder(seen, 'depth')
+    model.uncertainty_head.loss_uncertainty = Recorder(seen, 'uncertainty')
     samples = [depth_sample(50, 90) for _ in range(2)]
     samples[0].gt_depth_map.data[0, 30, 50] = float('nan')
     x = torch.randn(2, 3, 32, 64)
@@ -160,6 +163,26 @@ def test_losses_of_the_supervised_training():
     for index, one in enumerate(seen['depth'], 1):
         assert seen['uncertainty'][index] is one
     sum(losses.values()).backward()
+
+
+def test_shipped_losses():
+    """The base configs name the losses; empty ground truth is no NaN."""
+    for name in ('dpt-tiny', 'dpt-hybrid'):
+        cfg = depth_config(name=name, losses=True)
+        assert cfg.decode_head.loss_depth.type == 'mmext.SigLoss'
+        assert cfg.uncertainty_head.loss_uncertainty.type == \
+            'mmext.UncertaintyLoss'
+    model = depth_model(losses=True)
+    x, sample = torch.randn(1, 3, 32, 64), depth_sample(50, 90)
+    losses = model(x, [sample], mode='loss')
+    assert all(0 < value.item() < 10 for value in losses.values())
+    sample.gt_depth_map.data.zero_()
+    losses = model(x, [sample], mode='loss')
+    sum(losses.values()).backward()
+    assert all(value.item() == 0 for value in losses.values())
+    assert all(
+        bool(p.grad.isfinite().all()) for p in model.parameters()
+        if p.grad is not None)
 
 
 def test_bad_settings_and_samples():

@@ -73,6 +73,17 @@ def test_h10_output_has_the_size_of_the_input(size):
     assert depth.shape == uncertainty.shape == (1, 1, *size)
 
 
+@torch.no_grad()
+def test_h10_all_multiples_of_32():
+    """Of the network without any padding, up to the size of its grid."""
+    model = depth_model(size_divisor=1)
+    for height in range(32, 161, 32):
+        for width in range(32, 161, 32):
+            depth, uncertainty = model.depth_and_uncertainty(
+                torch.randn(1, 3, height, width))
+            assert depth.shape == uncertainty.shape == (1, 1, height, width)
+
+
 def test_h10_the_network_itself_says_what_it_takes():
     backbone = DPTHybrid('tiny', img_size=64)
     with pytest.raises(ConfigError, match=r'multiples of 32.*70 x 96'):
