@@ -10,6 +10,7 @@ from mmseg.models.segmentors import DepthEstimator
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from mmext.models.distillers import garg_mask, range_mask
 from mmext.registry import MODELS, register_depth
 from mmext.utils.user_error import ConfigError
 
@@ -285,8 +286,6 @@ class BiCrossDepthEstimator(DepthEstimator):
 
     def target_mask(self, target: Tensor) -> Tensor:
         """Pixels that count in training, bool (B, 1, H, W)."""
-        # The losses are a neighbour of this package, loaded when needed.
-        from mmext.models.distillers.losses import garg_mask, range_mask
         cfg = self.train_cfg
         mask = range_mask(target, cfg.min_depth, cfg.max_depth)
         if cfg.crop == 'garg':

@@ -7,6 +7,7 @@ from torch import nn
 pytest.importorskip('mmseg')
 pytest.importorskip('timm')
 
+from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from mmext.models.depth import resize_prediction
@@ -35,6 +36,22 @@ def test_h40_predict_at_original_size(channels, with_gt):
     alone = model(x[1:], [depth_sample(47, 81)], mode='predict')[0]
     torch.testing.assert_close(alone.pred_depth_map.data,
                                found[1].pred_depth_map.data)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('channels', [3, 128])
+def test_h40_from_raw_data_to_the_original_size(channels):
+    """The shipped model with its preprocessor: pictures, or 0-1 spikes."""
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(MODELS_DIR / 'dpt-tiny.py').model
+    cfg.backbone.in_channels = channels
+    model = MODELS.build(cfg).eval()
+    top = 256 if channels == 3 else 2
+    raw = torch.randint(top, (channels, 50, 90), dtype=torch.uint8)
+    batch = dict(inputs=[raw], data_samples=[depth_sample(50, 90)])
+    found = model.test_step(batch)[0]
+    assert found.pred_depth_map.data.shape == (1, 50, 90)
+    assert found.pred_uncertainty_map.data.shape == (1, 50, 90)
 
 
 @torch.no_grad()
