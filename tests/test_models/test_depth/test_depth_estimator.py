@@ -12,7 +12,8 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmext.models.depth import resize_prediction
 from mmext.utils.user_error import ConfigError
-from tests.tiny_depth import NO_LOSS, depth_config, depth_model, depth_sample
+from tests.tiny_depth import (MODELS_DIR, NO_LOSS, depth_config, depth_model,
+                              depth_sample)
 
 
 @pytest.mark.stack_subset
