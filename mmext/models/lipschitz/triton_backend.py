@@ -282,7 +282,9 @@ def _scales(y: Tensor, grad: Tensor, p: float) -> Tuple[Tensor, Tensor]:
     if p < 2 or integer_exponent(p):
         return y.clamp_min(smallest(y.dtype)).reciprocal(), grad
     inverse = y.reciprocal().masked_fill_(y < SMALLEST_Y, 0.)
-    return inverse, grad * inverse
+    # The power amplifies what 1 / y was rounded by: divide it out.
+    error = y.double() * inverse - 1
+    return inverse, (grad * inverse * (1 - (p - 2) * error)).to(grad.dtype)
 
 
 def _input_strides(layer: _Layer) -> Tuple[int, int, Tuple[int, ...]]:

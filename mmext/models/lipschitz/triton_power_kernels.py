@@ -3,9 +3,9 @@
 import triton
 import triton.language as tl
 
-from .triton_kernels import (_HIGH, _LOW, _TINY, _axis, _chain, _inputs,
-                             _larger, _max_over_k, _outputs, _pixel, _power,
-                             _rows, _tile, _window)
+from .triton_kernels import (_HIGH, _INV_LN2, _LOW, _NEAR_ONE, _TINY, _axis,
+                             _chain, _inputs, _larger, _max_over_k, _outputs,
+                             _pixel, _power, _rows, _tile, _window)
 
 
 @triton.jit
@@ -139,7 +139,22 @@ def power_stable(x, w, y, p, M, N, K, C, H, W, HO, WO, bucket,
             other=0.)
         d = a[:, :, None, :, None] - b[:, None, :, None, :]
         total += tl.sum(_power(d, inverse[None], p, POW, POW, FAST), 0)
-    result = largest * tl.exp2(tl.log2(total) / p)
+    # The sum is that of |d| * inverse: divide out what that was rounded by.
+    error = tl.fma(largest, inverse, -1.)
+    if POW == _NEAR_ONE:
+        # The root is near 1; what exceeds 1 is rounded once, with the rest.
+        u = tl.log2(total) / (p * _INV_LN2)
+        root = 1. + u * (1. / 6.)
+        root = 1. + u * (1. / 5.) * root
+        root = 1. + u * (1. / 4.) * root
+        root = 1. + u * (1. / 3.) * root
+        root = 1. + u * (1. / 2.) * root
+        result = tl.fma(largest, u * root - error, largest)
+        # The largest ratio is 1, unless all differences are 0.
+        result = tl.where(total < 0.5, 0., result)
+    else:
+        root = tl.exp2(tl.log2(total) / p)
+        result = largest * tl.fma(root, -error, root)
     if REPAIR:
         mask = mask & (old == -1.)
     tl.store(y + out, result, mask=mask)

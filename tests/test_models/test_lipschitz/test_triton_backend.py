@@ -16,6 +16,7 @@ import torch
 
 from mmext.models.lipschitz import functional, reference
 from mmext.models.lipschitz.geometry import Geometry
+from tests.test_golden import lipschitz_runs
 from tests.tool_fixtures import tool
 
 triton = pytest.importorskip('triton')
@@ -53,6 +54,18 @@ def test_kernels_in_the_interpreter():
                           timeout=600)
     assert done.returncode == 0, done.stdout[-6000:]
     assert ' passed' in done.stdout
+
+
+@pytest.fixture(autouse=INTERPRETED)
+def one_rounding(monkeypatch):
+    """tl.fma rounds once, as on a GPU; the interpreter rounds twice."""
+    from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
+
+    def create_fma(self, x, y, z):
+        exact = x.data.astype('float64') * y.data + z.data
+        return TensorHandle(exact.astype(z.data.dtype), z.dtype.scalar)
+
+    monkeypatch.setattr(InterpreterBuilder, 'create_fma', create_fma)
 
 
 def _problem(shapes, scale=1., device='cpu'):
@@ -148,7 +161,7 @@ def test_one_result_out_of_range_among_others():
 
 
 @interpreted
-@pytest.mark.parametrize('p', [1., 1.5, 8., 9.5, 100., 1000.])
+@pytest.mark.parametrize('p', [1., 1.5, 8., 9.5, 33., 100., 1000.])
 def test_no_difference(p):
     """Property 3: x equal to w gives 0 and no gradient."""
     x = torch.randn(3, 5, 1, 1)
@@ -222,6 +235,20 @@ def test_reached_through_the_public_functions():
     y = functional.lp_distance(x, weight, math.inf, backend='triton')
     grad, = torch.autograd.grad(y.sum(), x)
     assert grad.abs().sum() <= y.numel()
+
+
+@interpreted
+@pytest.mark.parametrize('file', ['dist_linear', 'dist_conv'])
+def test_recorded_numbers(file, monkeypatch):
+    """Property 1: the operator's arrays of the golden set."""
+    golden = importlib.import_module('tests.test_golden.test_lipschitz')
+    path = golden.ROOT / f'{file}.npz'
+    if not path.exists():
+        pytest.skip(f'{path} is missing; set MMEXT_GOLDEN')
+    run = lipschitz_runs.Run('triton', 'cpu', torch.float32)
+    lipschitz_runs.need(run, monkeypatch)
+    for function, _ in lipschitz_runs.CHECKS[file]:
+        function(golden.Recorded(path, run.dtype, run.device), run)
 
 
 @interpreted
