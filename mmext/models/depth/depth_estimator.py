@@ -144,6 +144,14 @@ class BiCrossDepthEstimator(DepthEstimator):
         self._check_cfg()
 
     def _check_cfg(self) -> None:
+        for name, known in (('train_cfg', {*self.train_defaults}),
+                            ('test_cfg',
+                             {*self.test_defaults, 'crop_size', 'stride'})):
+            unknown = set(getattr(self, name)) - known
+            if unknown:
+                raise ConfigError(
+                    f'Expected {name} of mmext.BiCrossDepthEstimator to have '
+                    f'keys of {sorted(known)}, but got {sorted(unknown)}.')
         modes = ('whole', 'whole_flip', 'slide', 'slide_flip')
         if self.test_cfg.mode not in modes:
             raise ConfigError(f'Expected test_cfg.mode to be one of {modes}, '

@@ -43,6 +43,9 @@ def affine_inverse(raw: Tensor,
 class OutputConvs(nn.Sequential):
     """3x3 convolution, x2 bilinear, 3x3, ReLU, 1x1 to one channel.
 
+    The last convolution runs in float32 also under autocast: raw values are
+    hundreds, of which bfloat16 keeps 8 bits.
+
     Args:
         channels (int): Width of the path; the first convolution halves it.
         hidden (int): Width before the last convolution. Defaults to 32.
@@ -61,6 +64,14 @@ class OutputConvs(nn.Sequential):
             nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1))
         if init_bias is not None:
             nn.init.constant_(self[-1].bias, init_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, h, w) to (B, 1, 2 * h, 2 * w)."""
+        *hidden, last = self
+        for layer in hidden:
+            x = layer(x)
+        with torch.autocast(x.device.type, enabled=False):
+            return last(x.to(last.weight.dtype))
 
 
 @register_depth(MODELS)
@@ -204,8 +215,7 @@ class DPTUncertaintyHead(BaseModule):
         Returns:
             Tensor: (B, 1, 2 * h, 2 * w), float32.
         """
-        out = self.output(path)
-        return out if out.dtype == torch.float64 else out.float()
+        return self.output(path)
 
     def supervised_loss(self, uncertainty: Tensor, depth: Tensor,
                         target: Tensor, mask: Optional[Tensor]) -> Tensor:

@@ -240,7 +240,8 @@ class DPTHybrid(BaseModule):
                      eps: Optional[float] = None) -> None:
         """Put a fresh first convolution; nothing else changes.
 
-        Stage 2 makes a spike network of an RGB network so.
+        Stage 2 makes a spike network of an RGB network so. An optimiser
+        that is built already knows the old weight only.
 
         Args:
             in_channels (int): Channels of the new input, such as 128.

@@ -207,6 +207,7 @@ def test_bad_settings_and_samples():
     for options, match in (
         (dict(test_cfg=dict(mode='tiles')), "'tiles'"),
         (dict(train_cfg=dict(crop='middle')), "'middle'"),
+        (dict(train_cfg=dict(max_dept=9)), r"max_depth.*got \['max_dept'\]"),
         (dict(train_cfg=dict(min_depth=9, max_depth=3)), '9 and 3'),
     ):
         with pytest.raises(ConfigError, match=match):

@@ -51,7 +51,10 @@ def test_h9_depth_is_float32_under_autocast():
     with torch.autocast('cpu', torch.bfloat16):
         paths = head.decode(levels)
         depth, uncertainty = head.depth(paths[0]), second(paths[0])
+        raw = head.output(paths[0])
     assert paths[0].dtype == torch.bfloat16
+    # bfloat16 has no numbers between 1992 and 2000
+    assert raw.dtype == torch.float32 and raw.unique().numel() > 2
     assert depth.dtype == uncertainty.dtype == torch.float32
     # 1e8 m would be infinite in float16
     assert bool((depth == 1e8).all())
