@@ -12,6 +12,8 @@ from torch import Tensor
 from mmext.registry import METRICS
 from mmext.utils.user_error import ConfigError
 from .domain_iou_report import domain_iou_report, flat_metrics, format_table
+from .sample_fields import get_field as _get
+from .sample_fields import sample_name as _name
 
 #: (round, domain): what one histogram is kept for.
 Key = Tuple[int, str]
@@ -343,14 +345,3 @@ def _merge(parts: Sequence[Dict[Key, dict]]) -> Dict[Key, dict]:
             for field in into:
                 into[field] = into[field] + counts[field]
     return total
-
-
-def _get(sample: Any, field: str, default: Any = None) -> Any:
-    """A field of a data sample or of its dict."""
-    if isinstance(sample, dict):
-        return sample.get(field, default)
-    return getattr(sample, field, default)
-
-
-def _name(sample: Any) -> str:
-    return str(_get(sample, 'img_path', 'A frame without img_path'))

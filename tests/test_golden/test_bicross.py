@@ -13,6 +13,8 @@ from mmext.spike import (PRESETS, SpikeCamera, interval, interval_all,
                          open_spikes, playback, playback_all, read_pfm,
                          repair_big_endian, to_signed, to_uint8, unpack_frames,
                          write_pfm, write_spikes)
+from .bicross_data import test_h28_loading  # noqa: F401
+from .bicross_data import test_h33_evaluation
 from .bicross_files import ROOT, cube, load
 from .bicross_losses import (test_h1_sig, test_h3_uncertainty,
                              test_h4_contrastive, test_h5_ssi,
@@ -20,6 +22,10 @@ from .bicross_losses import (test_h1_sig, test_h3_uncertainty,
 from .bicross_networks import (test_h6_decoder, test_h7_reassemble,
                                test_h8_full_width, test_h9_inversion,
                                test_temporal_modules)
+from .bicross_stages import (test_h13_embeddings_and_teacher_gradients,
+                             test_h13_stage2_masks, test_h13_stage2_step,
+                             test_h17_warmup, test_h18_counts_of_every_step,
+                             test_h18_self_training, test_h23_alignment_step)
 
 pytestmark = pytest.mark.skipif(
     not any(ROOT.glob('*.npz')),
@@ -30,6 +36,8 @@ pytestmark = pytest.mark.skipif(
 CONSUMED = {
     'spike_simulation': 'test_h31_simulators and the tests that follow it',
     'preproc_respike': 'test_h30_respike and test_h30_pfm',
+    'preproc_crop_resize': 'test_h28_loading',
+    'metrics_eval': 'test_h33_evaluation',
     'dpt_decoder': 'test_h6_decoder and test_h9_inversion',
     'dpt_reassemble': 'test_h7_reassemble',
     'dpt_hybrid_formula': 'test_h8_full_width',
@@ -39,6 +47,10 @@ CONSUMED = {
     'loss_contrastive': 'test_h4_contrastive',
     'loss_ssi': 'test_h5_ssi',
     'stage3_threshold_cases': 'test_h19_thresholds',
+    'stage2_cfkd_step': 'test_h13_stage2_step and the two beside it',
+    'stage3_warmup': 'test_h17_warmup',
+    'stage3_ugmt_steps': 'test_h18_self_training and the one beside it',
+    'stage3_glfa_step': 'test_h23_alignment_step and test_h23_reversal',
 }
 # Simulator arrays whose names carry the settings.
 VIDEO, IMAGE = 'vts_spikes_th', 'img_to_spike_gain'

@@ -93,6 +93,7 @@ class BaseDepthDataset(BaseDataset):
     default_spike_options: Dict[str, Any] = {}
     default_prefix: Dict[str, str] = {}
     drop_by_default = False
+    splits: Dict[str, Sequence[str]] = {}
 
     def __init__(self,
                  modalities: Sequence[str] = ('rgb', 'spike', 'depth'),
@@ -157,6 +158,38 @@ class BaseDepthDataset(BaseDataset):
                 self.data_help,
                 problem='has no such file' if there else 'is missing')
         return found
+
+    def by_name(self, *parts: str, **ends: str) -> List[dict]:
+        """Samples whose files have one name in a folder per modality.
+
+        Args:
+            *parts (str): Folders below those of the modalities.
+            **ends (str): Endings of 'rgb' and 'depth'. Default to any
+                picture (.jpg, .png), and .png.
+        """
+        ends = dict(
+            dict(rgb='', depth='.png', spike=self.spike_suffix), **ends)
+        lead = self.modalities[0]
+        samples = []
+        for path in self.find(
+                self.folder(lead), *parts, f'*{ends[lead] or ".*g"}'):
+            sample = {}
+            for one, end in ends.items():
+                name = osp.join(self.folder(one), *parts, stem(path))
+                if one == 'rgb' and not end:
+                    end = next((e for e in ('.jpg', '.png', '.jpeg')
+                                if osp.isfile(name + e)), '.jpg')
+                sample[one] = name + end
+            samples.append(sample)
+        return samples
+
+    @classmethod
+    def pick(cls, split: str) -> Sequence[str]:
+        """Parts of a split, of the class attribute ``splits``."""
+        if split not in cls.splits:
+            raise ConfigError(f'Expected a split of {tuple(cls.splits)}, but '
+                              f'got {split!r}.')
+        return cls.splits[split]
 
     def read_lines(self) -> List[List[str]]:
         """Columns of the lines of ``ann_file``.
