@@ -4,6 +4,7 @@ from .adaptation_state_hook import AdaptationStateHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
 from .checkpoint_match_hook import CheckpointMatchHook
+from .distill_hook import DistillHook
 from .invalid_loss_hook import InvalidLossHook
 from .lip_ema_hook import LipschitzEMAHook
 from .mean_teacher_hook import MeanTeacherHook
@@ -13,6 +14,7 @@ from .rng_state_hook import RNGStateHook
 
 __all__ = [
     'AdaptationStateHook', 'AtomicCheckpointHook', 'ChannelsLastHook',
-    'CheckpointMatchHook', 'InvalidLossHook', 'LipschitzEMAHook',
-    'MeanTeacherHook', 'MoSAHook', 'PNormScheduleHook', 'RNGStateHook'
+    'CheckpointMatchHook', 'DistillHook', 'InvalidLossHook',
+    'LipschitzEMAHook', 'MeanTeacherHook', 'MoSAHook', 'PNormScheduleHook',
+    'RNGStateHook'
 ]

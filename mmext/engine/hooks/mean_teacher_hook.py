@@ -5,6 +5,7 @@ from typing import Dict, Optional
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 from torch import nn
 
@@ -23,22 +24,28 @@ class MeanTeacherHook(Hook):
 
     A checkpoint's ``state_dict`` holds the teacher under the host's plain
     keys, so stock tools evaluate the teacher, and ``ema_state_dict`` holds
-    the student. Losses and loops ask the hook for :attr:`teacher`.
+    the student; ``save='student'`` keeps the student under the plain keys
+    and the teacher in ``teacher_state_dict``. Losses and loops ask the hook
+    for :attr:`teacher`.
 
     Args:
         decay (float): alpha, the weight that the teacher keeps.
             Defaults to 0.999.
         groups (dict[str, float], optional): Decay by regular expression, see
             :class:`~mmext.models.teachers.GroupEMA`. Defaults to None.
-        update (str): ``'iter'`` averages after every training iteration;
-            ``'manual'`` leaves it to whoever uses the teacher.
-            Defaults to ``'iter'``.
+        update (str): ``'iter'`` averages after every training iteration in
+            which the optimiser has made a step; ``'manual'`` leaves it to
+            whoever uses the teacher. Defaults to ``'iter'``.
         update_buffers (bool, optional): Copy buffers too. Defaults to None:
             yes with ``update='iter'``, where training moves the student's
             batch statistics and a teacher with those of the start would be
             of no use; no with ``'manual'``.
         evaluate (str): Which weights validation sees, ``'teacher'`` or
             ``'student'``. Defaults to ``'teacher'``.
+        save (str): Which weights a checkpoint's ``state_dict`` holds.
+            Defaults to ``'teacher'``.
+        begin (int): The first training iteration after which to average.
+            Defaults to 0.
 
     Examples:
         >>> custom_hooks = [dict(type='mmext.MeanTeacherHook', decay=0.999)]
@@ -51,19 +58,22 @@ class MeanTeacherHook(Hook):
                  groups: Optional[Dict[str, float]] = None,
                  update: str = 'iter',
                  update_buffers: Optional[bool] = None,
-                 evaluate: str = 'teacher') -> None:
+                 evaluate: str = 'teacher',
+                 save: str = 'teacher',
+                 begin: int = 0) -> None:
         if update not in ('iter', 'manual'):
             raise ValueError(
                 f"update is 'iter' or 'manual', but got {update!r}.")
-        if evaluate not in ('teacher', 'student'):
-            raise ValueError(
-                f"evaluate is 'teacher' or 'student', but got {evaluate!r}.")
+        for name, value in (('evaluate', evaluate), ('save', save)):
+            if value not in ('teacher', 'student'):
+                raise ValueError(
+                    f"{name} is 'teacher' or 'student', but got {value!r}.")
         if update_buffers is None:
             update_buffers = update == 'iter'
         self.options = dict(
             decay=decay, groups=groups, update_buffers=update_buffers)
         self.update = update
-        self.evaluate = evaluate
+        self.evaluate, self.save, self.begin = evaluate, save, begin
         self._teacher: Optional[GroupEMA] = None
         self._resumed: Optional[dict] = None
 
@@ -95,7 +105,8 @@ class MeanTeacherHook(Hook):
                          data_batch=None,
                          outputs=None) -> None:
         """Average, if ``update='iter'``."""
-        if self.update == 'iter':
+        if self.update == 'iter' and runner.iter >= self.begin \
+                and _stepped(runner):
             self.teacher.update(_unwrapped(runner))
 
     def before_val_epoch(self, runner: Runner) -> None:
@@ -109,11 +120,15 @@ class MeanTeacherHook(Hook):
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Store the teacher as the model and the student beside it."""
         if self._teacher is not None and is_main_process():
-            checkpoint['ema_state_dict'] = checkpoint['state_dict']
-            checkpoint['state_dict'] = {
+            teacher = {
                 key: value.detach().cpu().clone()
                 for key, value in self.teacher.module.state_dict().items()
             }
+            if self.save == 'student':
+                checkpoint['teacher_state_dict'] = teacher
+            else:
+                checkpoint['ema_state_dict'] = checkpoint['state_dict']
+                checkpoint['state_dict'] = teacher
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """On resume, give the student to the runner and keep the teacher."""
@@ -121,6 +136,8 @@ class MeanTeacherHook(Hook):
         if runner._resume and 'ema_state_dict' in checkpoint:
             self._resumed = checkpoint['state_dict']
             checkpoint['state_dict'] = checkpoint['ema_state_dict']
+        elif runner._resume and 'teacher_state_dict' in checkpoint:
+            self._resumed = checkpoint['teacher_state_dict']
 
     def _swap(self, runner: Runner) -> None:
         if self.evaluate == 'student' or self._teacher is None:
@@ -133,6 +150,12 @@ class MeanTeacherHook(Hook):
         ]
         for mine, theirs in pairs:
             mine.data, theirs.data = theirs.data, mine.data
+
+
+def _stepped(runner: Runner) -> bool:
+    """With gradient accumulation not every iteration makes a step."""
+    wrapper = runner.optim_wrapper
+    return not isinstance(wrapper, OptimWrapper) or wrapper.should_update()
 
 
 def _unwrapped(runner: Runner) -> nn.Module:

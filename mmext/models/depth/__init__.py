@@ -1,5 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Depth from RGB and spikes: networks, heads, the estimator."""
+from .cross_domain import CrossDomainAdapter
+from .cross_modality import CrossModalityDistiller
 from .depth_estimator import BiCrossDepthEstimator, resize_prediction
 from .dpt_decoder import (DPTDecoder, DPTReassemble, FeatureFusion,
                           ReassembleLevel, ResidualConvUnit)
@@ -9,8 +11,9 @@ from .spike_encoders import SpikeSE, SpikeUNet, SpikeUSENet
 from .spike_preprocessor import SpikeDataPreprocessor
 
 __all__ = [
-    'BiCrossDepthEstimator', 'DPTDecoder', 'DPTDepthHead', 'DPTHybrid',
-    'DPTReassemble', 'DPTUncertaintyHead', 'FeatureFusion', 'ReassembleLevel',
+    'BiCrossDepthEstimator', 'CrossDomainAdapter', 'CrossModalityDistiller',
+    'DPTDecoder', 'DPTDepthHead', 'DPTHybrid', 'DPTReassemble',
+    'DPTUncertaintyHead', 'FeatureFusion', 'ReassembleLevel',
     'ResidualConvUnit', 'SpikeDataPreprocessor', 'SpikeSE', 'SpikeUNet',
     'SpikeUSENet', 'affine_inverse', 'resize_pos_embed', 'resize_prediction'
 ]

@@ -1,0 +1,147 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Teachers for the distilling stages of BiCross."""
+from typing import Any, Optional
+
+from mmengine.dist import get_world_size
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.runner import EpochBasedTrainLoop, Runner
+from torch import nn
+
+from mmext.models.distillers.hand_over import (NEW_PARTS, check_weights,
+                                               load_weights, weights_of)
+from mmext.registry import HOOKS, register_depth
+from mmext.utils.user_error import ConfigError
+from .mean_teacher_hook import MeanTeacherHook
+
+
+@register_depth(HOOKS)
+class DistillHook(Hook):
+    """Attach the teacher of ``CrossModalityDistiller`` or of
+    ``CrossDomainAdapter``, and check what is handed over.
+
+    Stage 2: build the teacher, load it from its checkpoint, freeze it. If
+    the run loads nothing else, the student starts from the same file, all
+    but its first convolution. Stage 3: attach the teacher of
+    ``MeanTeacherHook``, which begins to follow after the warm-up.
+
+    Every checkpoint that the run loads must hold the whole estimator, and
+    its first convolution must take the right input: spikes, or RGB where
+    stage 2 replaces it. Anything else ends the run with a message.
+
+    Args:
+        teacher_ckpt (str, optional): Instead of the model's
+            ``teacher_ckpt``.
+        init_student (bool): Stage 2: start the student from the teacher if
+            nothing is loaded. Defaults to True.
+
+    Raises:
+        ConfigError: While training begins, if a checkpoint, a hook or the
+            model does not fit.
+        MissingFileError: If there is no checkpoint of the name.
+
+    Example:
+        >>> custom_hooks = [dict(type='mmext.DistillHook')]
+    """
+
+    # after MeanTeacherHook (NORMAL) has made its teacher
+    priority = 'BELOW_NORMAL'
+
+    def __init__(self,
+                 teacher_ckpt: Optional[str] = None,
+                 init_student: bool = True) -> None:
+        self.teacher_ckpt = teacher_ckpt
+        self.init_student = init_student
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        """Refuse a checkpoint of another network or of another input."""
+        model = _wrapper(runner)
+        name = str(runner._load_from or 'The checkpoint')
+        resumed = bool(runner._resume)
+        weights = weights_of(checkpoint, name)
+        left = check_weights(model, weights, name, model.new_stem
+                             and not resumed, () if resumed else NEW_PARTS)
+        for key in left:
+            runner.logger.info(
+                f'{name} is an RGB network: {key} starts anew, for spikes.')
+            for prefix in ('', 'module.'):
+                checkpoint['state_dict'].pop(prefix + key, None)
+
+    def before_train(self, runner: Runner) -> None:
+        """Attach the teacher."""
+        model = _wrapper(runner)
+        if hasattr(model, 'build_teacher'):
+            self._attach_frozen(runner, model)
+        else:
+            self._attach_mean(runner, model)
+            self._check_parallel(runner, model)
+
+    def _attach_frozen(self, runner: Runner, model: nn.Module) -> None:
+        path = self.teacher_ckpt or model.teacher_ckpt
+        if path is None:
+            raise ConfigError(
+                'Stage 2 distils from the RGB network of stage 1, and has no '
+                'checkpoint of it: set model.teacher_ckpt, or run all stages '
+                'with tools/train_bicross.py.')
+        teacher = model.build_teacher()
+        load_weights(teacher, path, optional=())
+        model.attach_teacher(teacher)
+        if self.init_student and runner.iter == 0 and \
+                runner._load_from is None:
+            load_weights(model.student, path, new_stem=True)
+
+    @staticmethod
+    def _attach_mean(runner: Runner, model: nn.Module) -> None:
+        hook = next(
+            (one for one in runner.hooks if isinstance(one, MeanTeacherHook)),
+            None)
+        if hook is None:
+            if 'scp' in model.losses:
+                raise ConfigError(
+                    "The loss 'scp' needs a mean teacher: add "
+                    "dict(type='mmext.MeanTeacherHook', decay=0.999, "
+                    "evaluate='student', save='student') to custom_hooks.")
+            return
+        hook.begin = max(hook.begin, model.warmup_iters * _accumulated(runner))
+        model.attach_teacher(hook.teacher.module)
+
+    @staticmethod
+    def _check_parallel(runner: Runner, model: nn.Module) -> None:
+        """Some parameters have no gradient in some iterations."""
+        if get_world_size() == 1 or not is_model_wrapper(runner.model):
+            return
+        uneven = 'sup' not in model.losses or ('sca' in model.losses
+                                               and model.warmup_iters > 0)
+        if uneven and not getattr(runner.model, 'find_unused_parameters',
+                                  True):
+            raise ConfigError(
+                'In stage 3 some heads get no gradient in some iterations: '
+                'set find_unused_parameters=True in the config to train '
+                'with several processes.')
+
+    def before_train_iter(self,
+                          runner: Runner,
+                          batch_idx: int,
+                          data_batch: Any = None) -> None:
+        """Tell the model how far the training is."""
+        model = _wrapper(runner)
+        model.step = runner.iter // _accumulated(runner)
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            model.progress = runner.epoch / runner.max_epochs
+        else:
+            model.progress = runner.iter / runner.max_iters
+
+
+def _wrapper(runner: Runner) -> nn.Module:
+    model = runner.model
+    model = model.module if is_model_wrapper(model) else model
+    if not hasattr(model, 'attach_teacher'):
+        raise ConfigError(
+            'DistillHook is for mmext.CrossModalityDistiller and '
+            f'mmext.CrossDomainAdapter, but the model is a '
+            f'{type(model).__name__}. Take the hook out of custom_hooks.')
+    return model
+
+
+def _accumulated(runner: Runner) -> int:
+    return int(getattr(runner.optim_wrapper, '_accumulative_counts', 1))
