@@ -16,7 +16,7 @@ from mmext.models.lipschitz.averaging import (recalibrate_mean_shift,
 from mmext.models.lipschitz.p_norm import p_norm
 from mmext.registry import HOOKS
 from mmext.utils.rng import get_rng_state, set_rng_state
-from .mean_teacher_hook import MeanTeacherHook, _unwrapped
+from .mean_teacher_hook import MeanTeacherHook, _stepped, _unwrapped
 
 _BUFFERS = dict(live=True, average='average', recalibrate=True)
 
@@ -112,7 +112,9 @@ class LipschitzEMAHook(MeanTeacherHook):
                          batch_idx: int,
                          data_batch: Any = None,
                          outputs: Any = None) -> None:
-        """Average."""
+        """Average, after an iteration in which the optimiser stepped."""
+        if not _stepped(runner):
+            return
         epoch = runner.iter // len(runner.train_dataloader)
         self.teacher.update(
             _unwrapped(runner),

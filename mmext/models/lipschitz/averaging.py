@@ -51,17 +51,20 @@ def _gathering(model: nn.Module) -> Iterator[List[MeanShift]]:
     modes: List[Tuple[nn.Module,
                       bool]] = [(m, m.training) for m in model.modules()]
     shifts = [m for m in model.modules() if isinstance(m, MeanShift)]
-    momenta = [m.momentum for m in shifts]
+    settings = [(m.momentum, m.sync) for m in shifts]
     model.eval()
     for shift in shifts:
         shift.train()
+        # Of the batches given here: other processes, which may not take
+        # part, are not waited for.
+        shift.sync = False
     try:
         yield shifts
     finally:
         for module, training in modes:
             module.training = training
-        for shift, momentum in zip(shifts, momenta):
-            shift.momentum = momentum
+        for shift, (momentum, sync) in zip(shifts, settings):
+            shift.momentum, shift.sync = momentum, sync
 
 
 @torch.no_grad()

@@ -275,6 +275,45 @@ def test_recalibration_is_the_mean_over_all_images():
         recalibrate_mean_shift(net, [])
 
 
+def test_recalibration_does_not_wait_for_other_processes():
+    """A checkpoint is saved by the main process alone."""
+    net = nn.Sequential(LpDistLinear(4, 6, mean_shift=dict(sync=True)))
+    seen = []
+
+    def forward(model, batch):
+        seen.append(model[0].mean_shift.sync)
+        model(batch)
+
+    recalibrate_mean_shift(net, [torch.randn(5, 4)], forward)
+    assert seen == [False] and net[0].mean_shift.sync
+
+
+def test_averages_after_steps_only(tmp_path):
+    """With accumulated gradients, every second iteration."""
+    moved = []
+
+    class Accumulate(Hook):
+        priority = 'LOWEST'
+
+        def before_train(self, runner):
+            runner.optim_wrapper._accumulative_counts = 2
+            self.last = None
+
+        def after_train_iter(self, runner, **kwargs):
+            weight = ema_of(runner).teacher.module.body[0].weight.clone()
+            if self.last is not None:
+                moved.append(not torch.equal(weight, self.last))
+            self.last = weight
+
+    train(
+        tmp_path,
+        hooks=hooks(warmup=None),
+        epochs=2,
+        val_interval=100,
+        more_hooks=[Accumulate()])
+    assert moved == [True, False, True, False, True]
+
+
 @pytest.mark.parametrize('options, match', [
     (dict(buffers='copied'), 'buffers is one of'),
     (dict(eval_scope='none'), "'clean_only'"),
