@@ -299,14 +299,16 @@ def eps_box(x: Tensor,
             value, ``(1 - mean) / std``.
 
     Returns:
-        Bounds: ``[max(x - eps, low), min(x + eps, high)]`` with x.
+        Bounds: ``[max(x - eps, low), min(x + eps, high)]`` with x; a value
+        of x that is itself outside of the valid range stays in its interval.
     """
     eps = _image(eps, x)
     lower, upper = x - eps, x + eps
+    # Never past x: an interval upside down would bound nothing.
     if low is not None:
-        lower = torch.maximum(lower, _image(low, x))
+        lower = torch.maximum(lower, torch.minimum(_image(low, x), x))
     if high is not None:
-        upper = torch.minimum(upper, _image(high, x))
+        upper = torch.minimum(upper, torch.maximum(_image(high, x), x))
     return Bounds(x, lower, upper)
 
 

@@ -179,6 +179,19 @@ def test_training_bounds_of_features_are_the_recorded_shortcut(golden_root):
         net.residual(eps_box(x, 0.1), y)
 
 
+def test_a_value_out_of_range_stays_in_its_interval():
+    """Otherwise its interval is upside down and certifies what is false."""
+    x = torch.tensor([[-0.2, 0.5, 1.2]])[..., None, None]
+    box = eps_box(x, 0.1, 0., 1.)
+    assert (box.lower <= x).all() and (x <= box.upper).all()
+    assert box.lower.flatten().tolist() == pytest.approx([-0.2, 0.4, 1.1])
+    assert box.upper.flatten().tolist() == pytest.approx([-0.1, 0.6, 1.2])
+    # Half a grey level above white passes as rounding, and is in the box.
+    white = (torch.full((1, 1, 2, 2), 1.0005) - 0.5) / 0.25
+    box = input_box(white, 1e-4, 0.5, 0.25, sound=False)
+    assert (box.lower <= white).all() and (white <= box.upper).all()
+
+
 @pytest.mark.parametrize('head', HEADS)
 @pytest.mark.parametrize('method', ['interval', 'lipschitz'])
 @pytest.mark.parametrize('sound', [True, False])
