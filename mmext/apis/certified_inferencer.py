@@ -125,8 +125,7 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
             return image
         if not Path(image).is_file():
             raise MissingFileError(f'There is no image {image}.')
-        mean = getattr(self.model.data_preprocessor, 'mean', None)
-        if self._channels() == 1 or mean is not None and mean.numel() == 1:
+        if self._channels() == 1:
             found = imread(str(image), flag='grayscale')
         else:
             found = imread(

@@ -128,14 +128,17 @@ def test_pictures(trained, tmp_path):
         assert (picture[20 * SIZE:] < 128).any()  # text
 
 
-def test_channel_order_is_that_of_the_data_set(tmp_path):
+@pytest.mark.parametrize('normalise', [
+    dict(mean=[100.] * 3, std=[60.] * 3),
+    dict(mean=[100.], std=[60.]),  # one for all channels
+])
+def test_channel_order_is_that_of_the_data_set(tmp_path, normalise):
     """Files become what the network was trained on: CIFAR is red first."""
     init_default_scope('mmpretrain')
     body = dict(type='mmext.LipMLP', in_channels=3, img_size=SIZE, depth=2,
                 width=24 / 1024)
     cfg = classifier(
-        body=body, certify=dict(eps=[0.1]),
-        data_preprocessor=dict(mean=[100.] * 3, std=[60.] * 3))
+        body=body, certify=dict(eps=[0.1]), data_preprocessor=normalise)
     model = finished(cfg)
     red_first = np.random.default_rng(0).integers(
         0, 256, (SIZE, SIZE, 3), dtype=np.uint8)
