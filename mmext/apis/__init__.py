@@ -20,6 +20,8 @@ if has('mmpretrain'):
             level=logging.WARNING)
 
 # Registers the inferencers.
-import_rim(__name__, dict(certified_inferencer='mmpretrain'))
+import_rim(
+    __name__,
+    dict(certified_inferencer='mmpretrain', spike_depth_inferencer='mmseg'))
 
 __all__ = ['register_model_zoo']

@@ -1,0 +1,286 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Spike recordings in, depth out."""
+import os
+import os.path as osp
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.infer import BaseInferencer
+from mmengine.registry import MODELS, init_default_scope
+from torch import nn
+
+from mmext.models.distillers.hand_over import load_weights
+from mmext.registry import INFERENCERS, register_depth
+from mmext.spike import open_spikes, write_depth_png, write_picture
+from mmext.spike.files import SUFFIXES
+from mmext.spike.sources import natural_key
+from mmext.utils.config_io import load_config
+from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+from mmext.visualization.depth_pictures import colour_depth, depth_panel
+
+# Steps of a test pipeline that load what a recording does not have.
+_LOADERS = ('LoadImageFromFile', 'LoadDepth', 'LoadDepthAnnotation',
+            'LoadSpikeFromFile', 'RenderStreetWorldSpikes')
+
+
+@register_depth(INFERENCERS)
+class SpikeDepthInferencer(BaseInferencer):
+    """Depth, and its uncertainty, from spike recordings.
+
+    Recordings are read, cropped and resized as the test pipeline of the
+    config says; what it loads besides spikes is left out.
+
+    Args:
+        model (str | Config | nn.Module): A config (its path) with a
+            :class:`mmext.BiCrossDepthEstimator` for spikes, or such a model,
+            whose ``cfg`` is its config.
+        weights (str, optional): Its checkpoint. Defaults to None, for a
+            model that has its weights.
+        device (str, optional): Defaults to None, the best there is.
+        **spike_options: Arguments of :func:`mmext.spike.open_spikes`:
+            ``size=(250, 400)`` for .dat files, ``bitorder``, ``flipud``,
+            ``repair``.
+
+    Raises:
+        ConfigError: If the model takes no spikes, or the checkpoint does not
+            fit it.
+
+    Example:
+        >>> inferencer = SpikeDepthInferencer(
+        ...     'configs/bicross/my_stage3.py', 'stage3.pth',
+        ...     size=(250, 400))
+        >>> inferencer('drive.dat', every=400, out_dir='depth')
+    """
+
+    preprocess_kwargs = {'begin', 'every'}
+    visualize_kwargs = {'out_dir', 'depth_scale', 'max_depth'}
+
+    def __init__(self,
+                 model: Union[str, Config, nn.Module],
+                 weights: Optional[str] = None,
+                 device: Optional[str] = None,
+                 **spike_options) -> None:
+        self._built = model if isinstance(model, nn.Module) else None
+        if self._built is not None:
+            model = getattr(model, 'cfg', None)
+            if model is None:
+                raise ConfigError(
+                    'Expected a model whose cfg is its config, for the test '
+                    'pipeline. Pass the config and the checkpoint instead.')
+        cfg = load_config(model) if isinstance(model, str) else model
+        init_default_scope(cfg.get('default_scope') or 'mmseg')
+        self.spike_options = spike_options
+        super().__init__(cfg, weights, device, show_progress=False)
+
+    # Set-up ------------------------------------------------------------------
+
+    def _init_model(self,
+                    cfg: Config,
+                    weights: Optional[str],
+                    device: str = 'cpu') -> nn.Module:
+        model = self._built
+        if model is None:
+            model = MODELS.build(cfg.model)
+        if weights is not None:
+            load_weights(model, weights)
+        model.cfg = cfg
+        return model.to(device).eval()
+
+    def _init_pipeline(self, cfg: Config) -> Compose:
+        steps = self._steps(cfg)
+        loaders = [
+            step for step in steps if _name(step) == 'LoadSpikeFromFile'
+        ]
+        load = dict(loaders[0]) if loaders else dict(length=self._channels())
+        load['type'] = 'mmext.LoadSpikeFromFile'
+        load.pop('jitter', None)
+        self.length = load.setdefault('length', 128)
+        self._load = Compose([dict(load, **self.spike_options)])
+        rest = [step for step in steps if _name(step) not in _LOADERS]
+        rest = [step for step in rest if not _name(step).startswith('Pack')]
+        return Compose(
+            [*rest, dict(type='mmext.PackDepthInputs', keys='spike')])
+
+    @staticmethod
+    def _steps(cfg: Config) -> List[dict]:
+        for name in ('test_dataloader', 'val_dataloader'):
+            dataset = (cfg.get(name) or {}).get('dataset') or {}
+            while 'dataset' in dataset:
+                dataset = dataset['dataset']
+            if dataset.get('pipeline'):
+                return list(dataset['pipeline'])
+        return []
+
+    def _channels(self) -> int:
+        """Ticks that the network takes."""
+        channels = getattr(self.model.backbone, 'in_channels', 128)
+        if getattr(self.model, 'temporal', None) is not None:
+            channels = 128
+        if channels == 3:
+            raise ConfigError(
+                'Expected a model for spikes, but its backbone takes images '
+                '(in_channels=3). Use the config and checkpoint of stage 2 '
+                'or 3.')
+        return channels
+
+    # Run ---------------------------------------------------------------------
+
+    def _inputs_to_list(self, inputs: Any) -> List[Any]:
+        """Recordings: files of folders, and arrays as they are."""
+        if not isinstance(inputs, (list, tuple)):
+            inputs = [inputs]
+        found: List[Any] = []
+        for one in inputs:
+            if isinstance(one, np.ndarray):
+                found.append(one)
+                continue
+            path = osp.expanduser(os.fspath(one))
+            if not osp.isdir(path):
+                found.append(path)
+                continue
+            names = sorted((name for name in os.listdir(path)
+                            if name.lower().endswith(SUFFIXES)),
+                           key=natural_key)
+            if not names:
+                raise MissingFileError(
+                    f'Expected recordings ({", ".join(SUFFIXES)}) in {path}, '
+                    'but there are none.')
+            found += [osp.join(path, name) for name in names]
+        return found
+
+    def preprocess(self,
+                   inputs: Sequence[Any],
+                   batch_size: int = 1,
+                   begin: int = 0,
+                   every: Optional[int] = None) -> Iterator[dict]:
+        """Batches of the windows of all recordings.
+
+        Args:
+            inputs (Sequence): Paths and arrays (T, H, W) of 0 and 1.
+            batch_size (int): Windows of a batch; they need one size.
+                Defaults to 1.
+            begin (int): First tick. Defaults to 0.
+            every (int, optional): A window every so many ticks.
+                Defaults to None: one window.
+
+        Yields:
+            dict: Input of ``model.test_step``.
+        """
+        if every is not None and every < 1:
+            raise ConfigError(f'Expected a positive every, but got {every}.')
+        self._shown: List[dict] = []
+        windows = self._windows(inputs, begin, every)
+        for chunk in self._get_chunk_data(windows, batch_size):
+            if chunk:
+                yield self.collate_fn(chunk)
+
+    def _windows(self, inputs: Sequence[Any], begin: int,
+                 every: Optional[int]) -> Iterator[dict]:
+        for index, one in enumerate(inputs):
+            array = isinstance(one, np.ndarray)
+            ticks = len(one) if array else len(
+                open_spikes(one, **self.spike_options))
+            name = f'array{index}' if array else osp.splitext(
+                osp.basename(one))[0]
+            if ticks - begin < self.length:
+                raise BadFileError(
+                    f'Expected at least {self.length} ticks from {begin} on, '
+                    f'but {name if array else one} has {ticks}. Choose an '
+                    'earlier begin, or record longer.')
+            starts = range(begin, ticks - self.length + 1, every
+                           or ticks) or [begin]
+            for start in starts:
+                if array:
+                    results = self._of_array(one, start)
+                else:
+                    results = self._load(
+                        dict(spike_path=one, spike_begin=start))
+                self._shown.append(
+                    dict(name=f'{name}_{start:06d}', spike=results['spike']))
+                yield self.pipeline(results)
+
+    def _of_array(self, array: np.ndarray, start: int) -> Dict[str, Any]:
+        if array.ndim != 3 or not np.isin(array[start], (0, 1)).all():
+            raise ConfigError('Expected an array (T, H, W) of 0 and 1, but '
+                              f'got {array.shape} of {array.dtype}.')
+        spikes = array[start:start + self.length].astype(np.uint8)
+        shape = spikes.shape[1:]
+        return dict(
+            spike=spikes, spike_begin=start, ori_shape=shape, img_shape=shape)
+
+    def visualize(self,
+                  inputs: list,
+                  preds: List[Any],
+                  out_dir: str = '',
+                  depth_scale: float = 256.,
+                  max_depth: float = 80.) -> List[np.ndarray]:
+        """Pictures of spikes, depth and uncertainty; files if asked for.
+
+        Args:
+            inputs (list): The recordings.
+            preds (list[SegDataSample]): Of the windows.
+            out_dir (str): Folder for ``NAME_TICK_depth.png`` (16 bits),
+                ``_colour.png`` and ``_panel.png``. Defaults to '', none.
+            depth_scale (float): Stored value of a metre: 256 or, indoor,
+                1000. Defaults to 256.
+            max_depth (float): Depth of the coldest colour. Defaults to 80.
+
+        Returns:
+            list[np.ndarray]: (H', W', 3) uint8, B G R.
+        """
+        pictures = []
+        for shown, sample in zip(self._shown, preds):
+            one = _maps(sample)
+            near = max_depth / 80
+            pictures.append(
+                depth_panel(
+                    shown['spike'],
+                    pred=one['depth'],
+                    uncertainty=one.get('uncertainty'),
+                    min_depth=near,
+                    max_depth=max_depth))
+            if out_dir:
+                start = osp.join(out_dir, shown['name'])
+                write_depth_png(f'{start}_depth.png', one['depth'],
+                                depth_scale)
+                write_picture(f'{start}_colour.png',
+                              colour_depth(one['depth'], near, max_depth))
+                write_picture(f'{start}_panel.png', pictures[-1])
+        return pictures
+
+    def postprocess(self,
+                    preds: List[Any],
+                    visualization: Optional[List[np.ndarray]] = None,
+                    return_datasample: bool = False,
+                    **kwargs) -> dict:
+        """Results of all windows.
+
+        Returns:
+            dict: ``predictions``: data samples, or dicts of ``name`` (with
+            the first tick), ``begin``, ``depth`` and, if the model has it,
+            ``uncertainty``, each (H, W) float32; ``visualization``.
+        """
+        if not return_datasample:
+            preds = [
+                dict(
+                    name=shown['name'],
+                    begin=sample.metainfo.get('spike_begin', 0),
+                    **_maps(sample))
+                for shown, sample in zip(self._shown, preds)
+            ]
+        return dict(predictions=preds, visualization=visualization)
+
+
+def _name(step: Any) -> str:
+    kind = step.get('type') if isinstance(step, dict) else type(step)
+    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
+
+
+def _maps(sample: Any) -> Dict[str, np.ndarray]:
+    fields = dict(depth='pred_depth_map', uncertainty='pred_uncertainty_map')
+    return {
+        key: sample.get(field).data[0].float().cpu().numpy()
+        for key, field in fields.items() if field in sample
+    }

@@ -1,0 +1,100 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Recordings in, depth out."""
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+pytest.importorskip('mmseg')
+
+from mmext.apis.spike_depth_inferencer import SpikeDepthInferencer
+from mmext.spike import read_depth_png, write_spikes
+from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+from ..depth_fixtures import make_frame
+from ..tiny_depth import depth_config
+
+SIZE, TICKS = (40, 64), 16
+
+
+def config(channels=TICKS):
+    model = depth_config(in_channels=channels)
+    model.data_preprocessor = dict(
+        type='mmext.SpikeDataPreprocessor', size=(32, 64))
+    model.backbone.img_size = (32, 64)
+    pipeline = [
+        dict(type='LoadImageFromFile'),
+        dict(type='mmext.LoadSpikeFromFile', length=TICKS),
+        dict(type='mmext.KBCrop', size=(32, 64)),
+        dict(type='mmext.LoadDepth'),
+        dict(type='mmext.PackDepthInputs', keys='spike')
+    ]
+    return Config(
+        dict(
+            model=model,
+            default_scope='mmseg',
+            test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+
+
+@pytest.fixture(scope='module')
+def inferencer():
+    torch.manual_seed(0)
+    return SpikeDepthInferencer(config(), device='cpu', size=SIZE)
+
+
+def test_recordings(inferencer, tmp_path):
+    spikes = make_frame(0, SIZE, 3 * TICKS)[2]
+    write_spikes(tmp_path / 'in' / 'a.dat', spikes)
+    write_spikes(tmp_path / 'in' / 'b.npy', spikes[:TICKS])
+    out = inferencer(
+        str(tmp_path / 'in'),
+        every=TICKS,
+        batch_size=2,
+        out_dir=str(tmp_path / 'out'))
+    found = out['predictions']
+    assert [one['name'] for one in found
+            ] == ['a_000000', 'a_000016', 'a_000032', 'b_000000']
+    assert [one['begin'] for one in found] == [0, 16, 32, 0]
+    for one in found:
+        assert one['depth'].shape == one['uncertainty'].shape == SIZE
+        assert np.isfinite(one['depth']).all()
+        assert (one['depth'][:8] == np.float32(1e-3)).all()  # not in the crop
+    # One more line of batching, an array, and a single window.
+    single = inferencer(spikes)['predictions']
+    assert len(single) == 1
+    np.testing.assert_allclose(
+        single[0]['depth'], found[0]['depth'], rtol=1e-4)
+    np.testing.assert_allclose(found[3]['depth'], found[0]['depth'], rtol=1e-4)
+    name = str(tmp_path / 'out' / 'a_000016')
+    stored = read_depth_png(f'{name}_depth.png', 256.)
+    expected = found[1]['depth'].clip(max=65535 / 256)
+    assert np.abs(stored - expected).max() <= 0.5 / 256 + 1e-5
+    assert cv2.imread(f'{name}_colour.png').shape == (*SIZE, 3)
+    assert cv2.imread(
+        f'{name}_panel.png').shape == out['visualization'][1].shape
+    samples = inferencer([spikes], return_datasamples=True)['predictions']
+    assert samples[0].pred_depth_map.data.shape == (1, *SIZE)
+
+
+def test_mistakes(inferencer, tmp_path):
+    with pytest.raises(BadFileError, match='at least 16 ticks'):
+        inferencer(make_frame(0, SIZE, 8)[2])
+    with pytest.raises(ConfigError, match='0 and 1'):
+        inferencer(np.full((TICKS, *SIZE), 7))
+    with pytest.raises(MissingFileError, match='no'):
+        inferencer(str(tmp_path))
+    write_spikes(tmp_path / 'dark.npy', np.zeros((TICKS, *SIZE), np.uint8))
+    with pytest.raises(BadFileError, match='all'):
+        inferencer(str(tmp_path / 'dark.npy'))
+    model = inferencer.model
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
+    again = SpikeDepthInferencer(model, str(tmp_path / 'weights.pth'), 'cpu')
+    assert again.model is model
+    plain = config(3)
+    plain.test_dataloader = None
+    with pytest.raises(ConfigError, match='in_channels=3'):
+        SpikeDepthInferencer(plain, device='cpu')
+    with pytest.raises(ConfigError):
+        SpikeDepthInferencer(config(8), str(tmp_path / 'weights.pth'), 'cpu')
+    with pytest.raises(ConfigError, match='cfg is its config'):
+        SpikeDepthInferencer(torch.nn.Identity())

@@ -1,0 +1,136 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Pairs of source and target; StreetWorld with spikes."""
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import DATASETS, init_default_scope
+from torch.utils.data import DataLoader
+
+pytest.importorskip('mmseg')
+
+from mmext.datasets.depth import (SourceTargetDataset, SourceTargetSampler,
+                                  StreetWorldDepthDataset, source_target)
+from mmext.spike import playback
+from mmext.utils.user_error import ConfigError
+
+DRAW = dict(type='mmext.RenderStreetWorldSpikes')
+SMALL = dict(size=(32, 48), per_town=8)
+
+
+class Numbers(list):
+    """A data set of dicts."""
+
+    def __getitem__(self, i):
+        return dict(inputs=list.__getitem__(self, i), data_samples=i)
+
+
+def pairs(source=4, target=7, **options):
+    return SourceTargetDataset(
+        Numbers(range(source)), Numbers(range(100, 100 + target)), **options)
+
+
+def test_pairs():
+    data = pairs()
+    assert len(data) == 4 and len(pairs(length='longer')) == 7
+    assert data[1, 6] == dict(
+        inputs=dict(source=1, target=106),
+        data_samples=dict(source=1, target=6))
+    assert data[5]['inputs'] == dict(source=1, target=105)
+    for wrong in (dict(length='both'), dict(source=0)):
+        with pytest.raises(ConfigError):
+            pairs(**wrong)
+
+
+def test_pairs_of_every_epoch_differ_and_come_again(monkeypatch):
+    data = pairs()
+    sampler = SourceTargetSampler(data, seed=3)
+    epochs = []
+    for epoch in range(6):
+        sampler.set_epoch(epoch)
+        epochs.append(list(sampler))
+        assert sorted(i for i, _ in epochs[-1]) == [0, 1, 2, 3]
+        assert len({j for _, j in epochs[-1]}) == 4 == len(sampler)
+    assert len(set(map(str, epochs))) == 6
+    assert {j for epoch in epochs for _, j in epoch} == set(range(7))
+    again = SourceTargetSampler(data, seed=3)
+    again.set_epoch(4)
+    assert list(again) == epochs[4]
+    longer = SourceTargetSampler(pairs(length='longer'), seed=0)
+    found = list(longer)
+    assert sorted(j for _, j in found) == list(range(7))
+    assert sorted({i for i, _ in found}) == [0, 1, 2, 3]
+    batch = next(
+        iter(DataLoader(data, 3, sampler=sampler, collate_fn=pseudo_collate)))
+    assert len(batch['inputs']['target']) == 3
+    # Two processes share an epoch.
+    shares = []
+    for rank in (0, 1):
+        monkeypatch.setattr(
+            source_target, 'get_dist_info', lambda rank=rank: (rank, 2))
+        one = SourceTargetSampler(pairs(5, 9), seed=0)
+        assert len(one) == 3
+        shares.append(list(one))
+    assert len({pair for share in shares for pair in share}) == 5
+    with pytest.raises(ConfigError, match='DefaultSampler'):
+        SourceTargetSampler([1, 2])
+
+
+def test_streetworld_with_spikes(tmp_path):
+    init_default_scope('mmseg')
+    config = dict(
+        type='mmdepth.StreetWorldDepthDataset',
+        frames=2,
+        pipeline=[
+            DRAW,
+            dict(type='mmext.PackDepthInputs', keys=('rgb', 'spike'))
+        ],
+        **SMALL)
+    data = DATASETS.build(config)
+    first, second = data[0], data[1]
+    spikes = first['inputs']['spike']
+    assert spikes.shape == (128, 32, 48) and spikes.max() == 1
+    depth = first['data_samples'].gt_depth_map.data[0]
+    assert (depth == 0).any() and depth.max() > 20  # sky and street
+    assert not torch.equal(spikes, second['inputs']['spike'])
+    grey = first['inputs']['rgb'].numpy().astype(float).mean(0) / 255
+    rate = playback(spikes.numpy(), 64, 63) / 0.5
+    assert np.abs(rate - grey).mean() < 0.05
+    # A cache gives the same, also when a file of it is damaged.
+    kept = DATASETS.build(dict(config, cache_dir=str(tmp_path / 'kept')))
+    for _ in range(2):
+        assert torch.equal(kept[0]['inputs']['spike'], spikes)
+        assert torch.equal(kept[0]['data_samples'].gt_depth_map.data[0], depth)
+        files = list((tmp_path / 'kept').iterdir())
+        assert len(files) == 1
+        files[0].write_bytes(files[0].read_bytes()[:100])
+
+
+def test_streetworld_options():
+    """Gain, noise, weather, camera and town change what they should."""
+
+    def item(keys=('img', 'spike', 'gt_depth_map'), **options):
+        data = StreetWorldDepthDataset(
+            frames=1, pipeline=[dict(DRAW, keys=keys)], **SMALL, **options)
+        return data[0]
+
+    init_default_scope('mmseg')
+    plain = item()
+    bright = item(camera=dict(gain=1.))
+    assert bright['spike'].sum() > 1.9 * plain['spike'].sum()
+    np.testing.assert_array_equal(bright['gt_depth_map'],
+                                  plain['gt_depth_map'])
+    noisy = item(camera=dict(preset='scsim', gain=0.5), spike_frames=1)
+    assert 0.02 < (noisy['spike'] != plain['spike']).mean() < 0.6
+    near = item(focal=30., drive=dict(height=2.))
+    assert (near['gt_depth_map'] != plain['gt_depth_map']).mean() > 0.5
+    assert (item(seed=5)['img'] != plain['img']).mean() > 0.5
+    assert 'spike' not in item(keys='img')
+    for wrong in (dict(domain='hail'), dict(spike_frames=2),
+                  dict(camera=dict(speed=1)), dict(seconds=0),
+                  dict(focal=-1.)):
+        with pytest.raises(ConfigError):
+            item(**wrong)
+    with pytest.raises(ConfigError, match='StreetWorldDepthDataset'):
+        from mmext.datasets.depth import RenderStreetWorldSpikes
+        RenderStreetWorldSpikes()(dict(img_path='a.png'))
