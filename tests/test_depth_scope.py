@@ -59,6 +59,14 @@ CONFIGS = {
 }
 
 
+CONFIGS['CrossModalityDistiller'] = dict(
+    student=dict(
+        type='mmdepth.BiCrossDepthEstimator',
+        **CONFIGS['BiCrossDepthEstimator']))
+CONFIGS['CrossDomainAdapter'] = dict(
+    model=CONFIGS['CrossModalityDistiller']['student'])
+
+
 def depth_parts():
     """(kind, name, class) of everything in the mmdepth registries."""
     for kind, twin in registry.DEPTH_REGISTRIES.items():

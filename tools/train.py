@@ -3,9 +3,9 @@
 import argparse
 
 from mmext.utils.config_io import load_config
-from mmext.utils.launch import (add_common_arguments, build_runner,
-                                finish_config, parse, require_gpu,
-                                set_loader_defaults, set_resume, set_work_dir)
+from mmext.utils.launch import (add_common_arguments, build_runner, enable_amp,
+                                finish_config, parse, set_loader_defaults,
+                                set_resume, set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
 
@@ -54,20 +54,6 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
     set_loader_defaults(cfg, args)
     finish_config(cfg, args)
     set_resume(cfg, args.resume)
-
-
-def enable_amp(cfg) -> None:
-    """Make the optimizer wrapper use mixed precision."""
-    require_gpu('--amp')
-    if cfg.get('optim_wrapper') is None:
-        raise UserError('--amp changes optim_wrapper, and the config has '
-                        'none.')
-    given = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if given not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise UserError(f'--amp replaces OptimWrapper, but the config uses '
-                        f'{given!r}. Set mixed precision there.')
-    cfg.optim_wrapper.type = 'AmpOptimWrapper'
-    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def main(argv=None) -> None:

@@ -173,6 +173,20 @@ def require_gpu(option: str) -> None:
             'precision.')
 
 
+def enable_amp(cfg: Config) -> None:
+    """Make the optimizer wrapper use mixed precision."""
+    require_gpu('--amp')
+    if cfg.get('optim_wrapper') is None:
+        raise UserError('--amp changes optim_wrapper, and the config has '
+                        'none.')
+    given = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if given not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise UserError(f'--amp replaces OptimWrapper, but the config uses '
+                        f'{given!r}. Set mixed precision there.')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
 def set_resume(cfg: Config, resume: Optional[str]) -> None:
     """Decide which checkpoint a run goes on from, if any.
 

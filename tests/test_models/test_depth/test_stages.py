@@ -303,14 +303,14 @@ def test_strong_view_is_for_the_student_only():
     view = model._hard(x)
     assert view.shape == x.shape and not torch.equal(view, x)
     assert set(view.unique().tolist()) == {-1., 1.}
-    kept = strong_view(x, chunk=1, drop=0, erase=(0, 0))
+    kept = strong_view(x, chunk=1, silence=0, erase_area=(0, 0))
     assert torch.equal(kept, x) and kept is not x
-    mixed = strong_view(x, chunk=4, drop=0, erase=(0, 0))
+    mixed = strong_view(x, chunk=4, silence=0, erase_area=(0, 0))
     for start in range(0, TICKS, 4):
         block = slice(start, start + 4)
         assert torch.equal(mixed[:, block].sum(1), x[:, block].sum(1))
-    with pytest.raises(ConfigError, match='drop in'):
-        MODELS.build(dict(type='mmext.SpikeStrongView', drop=2))
+    with pytest.raises(ConfigError, match='silence in'):
+        MODELS.build(dict(type='mmext.SpikeStrongView', silence=2))
 
 
 def test_h25_joint_mode_is_the_sum_of_its_parts():
@@ -396,3 +396,23 @@ def test_h27_parameter_groups(mult):
             head = name.startswith(('projection_', 'domain_loss'))
             expected = mult if slow else 0.1 if head else 1
             assert rates[p] == pytest.approx(expected), name
+
+
+def test_h38_two_samples_are_learnt():
+    """H38: the loss of an over-fit falls by half in 50 steps."""
+    model = depth_model(losses=True, in_channels=TICKS)
+    torch.manual_seed(2)
+    x = torch.randn(2, TICKS, 32, 64).sign()
+    target = [depth_sample(32, 64) for _ in range(2)]
+    for sample in target:  # something to learn: nearer to the right
+        ramp = torch.linspace(50, 4, 64).expand(1, 32, 64).clone()
+        sample.gt_depth_map.data = ramp
+    optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
+    values = []
+    for _ in range(50):
+        total = sum(model.loss(x, target).values())
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        values.append(float(total.detach()))
+    assert values[-1] < values[0] / 2

@@ -1,0 +1,277 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""The three stages as a user runs them (properties H14, H17, H21, H38)."""
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+pytest.importorskip('timm')
+
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from mmext.engine.hooks import DistillHook, MeanTeacherHook
+from mmext.registry import HOOKS
+from mmext.utils.io import safe_load
+from mmext.utils.user_error import ConfigError, UserError
+from .bicross_runs import write_stages
+from .tool_fixtures import ROOT, tool
+from .toy_runs import quick_runner
+
+STEM = 'backbone.vit.patch_embed.backbone.stem.conv.weight'
+
+
+def drive(*arguments):
+    """tools/train_bicross.py in this process."""
+    with quick_runner():
+        tool('train_bicross').main([str(one) for one in arguments])
+
+
+@pytest.fixture(scope='module')
+def stages(tmp_path_factory):
+    """All three stages, two iterations each, four of the last."""
+    folder = tmp_path_factory.mktemp('bicross')
+    whole = write_stages(folder)
+    drive(whole, '--work-dir', folder / 'work')
+    return folder
+
+
+def weights(path):
+    return safe_load(path)['state_dict']
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(
+        torch.equal(value, other[key]) for key, value in one.items())
+
+
+@pytest.mark.stack_subset
+def test_h38_stages_hand_over(stages):
+    """H38: end to end on stock runners; what each stage began with."""
+    work = stages / 'work'
+    notes = [
+        json.loads((work / f'stage{n}' / 'finished.json').read_text())
+        for n in (1, 2, 3)
+    ]
+    assert notes[0]['started_from'] is None
+    for before, after in zip(notes, notes[1:]):
+        assert after['started_from'] == before['checkpoint']
+    rgb, spike, last = (weights(one['checkpoint']) for one in notes)
+    assert rgb[STEM].size(1) == 3
+    assert spike[STEM].size(1) == last[STEM].size(1) == 16
+    # two steps of 1e-5 away from stage 1, and all but the stem
+    key = 'backbone.vit.blocks.0.mlp.fc1.weight'
+    assert 0 < float((rgb[key] - spike[key]).abs().max()) < 1e-4
+    assert {k for k in last if k.startswith('domain_loss')}
+    assert not [k for k in last if k.startswith(('projection', 'model.'))]
+
+
+def test_h38_resume_is_the_same_run(stages):
+    """H38: interrupted in stage 3, then all stages again with --resume."""
+    whole, again = stages / 'bicross.py', stages / 'again'
+    shutil.copytree(stages / 'work', again)
+    for n in (1, 2, 3):  # the folder was moved
+        note = again / f'stage{n}' / 'finished.json'
+        text = note.read_text().replace(str(stages / 'work'), str(again))
+        note.write_text(text)
+    note.unlink()
+    stage = again / 'stage3'
+    (stage / 'iter_4.pth').unlink()
+    (stage / 'last_checkpoint').write_text(str(stage / 'iter_2.pth'))
+    old = (again / 'stage2' / 'iter_2.pth').stat().st_mtime_ns
+    drive(whole, '--work-dir', again, '--resume')
+    assert (again / 'stage2' / 'iter_2.pth').stat().st_mtime_ns == old
+    first, second = (
+        safe_load(folder / 'stage3' / 'iter_4.pth')
+        for folder in (stages / 'work', again))
+    assert same(first['state_dict'], second['state_dict'])
+    assert same(first['teacher_state_dict'], second['teacher_state_dict'])
+    assert not same(first['state_dict'], first['teacher_state_dict'])
+
+
+@HOOKS.register_module(force=True)
+class _Record(Hook):
+    """States of student and teacher after each iteration."""
+    priority = 'VERY_LOW'
+    seen: list = []
+
+    def before_train(self, runner):
+        self._keep(runner)
+
+    def after_train_iter(self, runner, **kwargs):
+        self._keep(runner)
+
+    def _keep(self, runner):
+        mean = next(
+            (h for h in runner.hooks if isinstance(h, MeanTeacherHook)), None)
+        copies = [runner.model.state_dict(), runner.model.teacher.state_dict()]
+        if mean is not None:
+            copies[1] = mean.teacher.module.state_dict()
+        self.seen.append([{
+            k: v.clone()
+            for k, v in one.items()
+        } for one in copies])
+
+
+@HOOKS.register_module(force=True)
+class _Nothing(Hook):
+
+    def __init__(self, **kwargs):
+        pass
+
+
+def run(config, work, **options):
+    """Train one stage; what was recorded."""
+    cfg = Config.fromfile(config)
+    cfg.work_dir, cfg.experiment_name = str(work), work.name
+    cfg.visualizer.name = work.name
+    cfg.custom_hooks.append(dict(type='_Record', _scope_='mmext'))
+    cfg.merge_from_dict(options)
+    _Record.seen = []
+    with quick_runner():
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+    return runner, _Record.seen
+
+
+def test_h17_h21_teacher_of_stage3(stages, tmp_path):
+    """H17, H21: untouched by the warm-up, then an average, never a copy."""
+    start = json.loads((stages / 'work' / 'stage2' /
+                        'finished.json').read_text())['checkpoint']
+    _, seen = run(
+        stages / 'stage3.py', tmp_path / 'mean', **{
+            'load_from': start,
+            'train_cfg.max_iters': 3,
+            'val_cfg': None,
+            'val_dataloader': None,
+            'val_evaluator': None
+        })
+    given = weights(start)
+    for key in given:
+        if not key.startswith('projection'):
+            assert torch.equal(seen[0][0][key], given[key])
+    assert same(seen[0][1], seen[1][1])  # one step of warm-up
+    for before, after in zip(seen[1:], seen[2:]):
+        for key, value in after[1].items():
+            if value.is_floating_point() and 'running' not in key:
+                torch.testing.assert_close(
+                    value,
+                    0.99 * before[1][key] + 0.01 * after[0][key],
+                    rtol=1e-5,
+                    atol=1e-7)
+    assert not same(seen[2][0], seen[2][1])
+
+
+def test_h14_stage2_from_the_teacher_only(stages, tmp_path):
+    """H14: one path is enough for both, and the teacher stays."""
+    path = json.loads((stages / 'work' / 'stage1' /
+                       'finished.json').read_text())['checkpoint']
+    runner, seen = run(stages / 'stage2.py', tmp_path / 'one',
+                       **{'model.teacher_ckpt': path})
+    rgb = weights(path)
+    for student, teacher in seen:
+        assert same(teacher, rgb)
+    for key, value in rgb.items():
+        assert torch.equal(seen[0][0][key], value) == (key != STEM), key
+    assert not runner.model.teacher.training
+
+
+@pytest.mark.parametrize('stage,options,message', [
+    (2, {}, 'no checkpoint of it'),
+    (2, {
+        'model.teacher_ckpt': 'none.pth'
+    }, 'none.pth'),
+    (2, {
+        'model.teacher_ckpt': 3
+    }, r'spikes \(16 channels\).*RGB'),
+    (2, {
+        'load_from': 'other'
+    }, 'does not hold a BiCrossDepthEstimator'),
+    (3, {
+        'load_from': 1
+    }, r'RGB \(3 channels\).*spikes'),
+    (3, {
+        'custom_hooks.0.type': 'mmext._Nothing'
+    }, 'MeanTeacherHook'),
+])
+def test_wrong_checkpoints_stop_with_a_message(stages, tmp_path, stage,
+                                               options, message):
+    """Issue section 7: stage 2 from a missing or wrong checkpoint."""
+    options = dict(options)
+    for key, value in options.items():
+        if isinstance(value, int):
+            options[key] = json.loads(
+                (stages / 'work' / f'stage{value}' /
+                 'finished.json').read_text())['checkpoint']
+        elif value == 'other':
+            options[key] = str(tmp_path / 'other.pth')
+            torch.save(dict(state_dict=dict(fc=torch.zeros(2))), options[key])
+    with pytest.raises(UserError, match=message):
+        run(stages / f'stage{stage}.py', tmp_path / 'bad', **options)
+
+
+@pytest.mark.parametrize('arguments,message', [
+    ((), 'names the stages'),
+    (('--stage1', 'stage1.py', '--stage3', 'stage3.py'), 'give --stage2'),
+    (('stage1.py', ), 'names no stages'),
+    (('--stage2', 'stage2.py'), 'stage2 needs a checkpoint.*RGB network'),
+    (('--stage3', 'stage3.py', '--checkpoint', 'x.pth'), 'x.pth, which does'),
+])
+def test_the_tool_says_what_is_wrong(stages, monkeypatch, arguments, message):
+    monkeypatch.chdir(stages)
+    with pytest.raises(UserError, match=message):
+        drive(*arguments, '--work-dir', 'nowhere')
+    assert not (stages / 'nowhere').exists()
+
+
+def test_options_go_to_their_stage():
+    split = tool('train_bicross').split_options
+    given = {'a.b': 1, 'stage2.a.b': 2, 'stage2.c': 3}
+    assert split(given, 'stage1') == {'a.b': 1}
+    assert split(given, 'stage2') == {'a.b': 2, 'c': 3}
+
+
+def test_what_is_handed_over(tmp_path):
+    written = tool('train_bicross').written
+    with pytest.raises(UserError, match='no checkpoint to hand over'):
+        written(str(tmp_path), 'last')
+    with pytest.raises(UserError, match='save_best'):
+        written(str(tmp_path), 'best')
+    for name in ('iter_2.pth', 'best_val_sig_iter_2.pth'):
+        (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text('/moved/away/iter_2.pth')
+    assert written(str(tmp_path), 'last').endswith('/iter_2.pth')
+    assert written(str(tmp_path), 'best').endswith('best_val_sig_iter_2.pth')
+
+
+def test_the_hook_is_for_the_wrappers():
+
+    class Model:
+        model = torch.nn.Linear(1, 1)
+
+    with pytest.raises(ConfigError, match='CrossDomainAdapter'):
+        DistillHook().before_train(Model())
+
+
+def test_h39_two_processes_average_their_gradients():
+    """H39: as one process that averages; L_sig pools its own batch only."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = free.getsockname()[1]
+    done = subprocess.run(
+        [sys.executable, '-m', 'tests.ddp_stage3',
+         str(port)],
+        cwd=ROOT,
+        env=dict(os.environ, OMP_NUM_THREADS='1'),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300)
+    assert done.returncode == 0, done.stdout[-4000:]
