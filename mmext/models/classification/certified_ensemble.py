@@ -27,6 +27,7 @@ from .lip_heads import hard_labels
 from .lipschitz_classifier import LipschitzClassifier
 
 NORMALISING = ('mean', 'std', 'to_rgb', 'pad_size_divisor', 'pad_value')
+LOSS = ('head.loss_module.', )
 
 
 @MODELS.register_module()
@@ -122,8 +123,16 @@ class CertifiedEnsemble(CertifiedPredictions, BaseClassifier):
         from mmext.engine.hooks.checkpoint_match_hook import (check_source,
                                                               given_weights)
         weights = given_weights(checkpoint)
-        check_source(member.state_dict(), weights, lambda key: False, (), path)
-        member.load_state_dict(weights)
+        # Without training no loss is used, nor its learnable scalar, so that
+        # a member need not be given with the loss that it was trained with.
+        needless = () if self.joint else LOSS
+        weights = {
+            key: value
+            for key, value in weights.items() if not key.startswith(needless)
+        }
+        check_source(member.state_dict(), weights,
+                     lambda key: key.startswith(needless), (), path)
+        member.load_state_dict(weights, strict=self.joint)
         p = checkpoint.get('lp_norm')
         forced = self.certify is not None and self.certify.force_inf
         if p is not None and p != math.inf and not self.joint:

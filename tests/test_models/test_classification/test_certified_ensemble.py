@@ -404,6 +404,18 @@ def test_stock_classifiers_are_members(tmp_path):
     assert 'certified' in predict(model, images())[0]
 
 
+def test_members_need_not_name_their_loss(tmp_path):
+    """Its learnable scalar is left out; any other key must fit."""
+    mixture = classifier(lip_head(loss=dict(type='mmext.LipMixtureLoss')))
+    path = saved(tmp_path, 'a', finished(mixture))
+    plain = evaluated(ensemble([dict(model=classifier(), checkpoint=path)]))
+    named = evaluated(ensemble([dict(model=mixture, checkpoint=path)]))
+    for a, b in zip(predict(plain, images()), predict(named, images())):
+        assert a.certified_radius == b.certified_radius
+    path = saved(tmp_path, 'b', finished(classifier()))
+    assert evaluated(ensemble([dict(model=mixture, checkpoint=path)]))
+
+
 def test_checkpoints_that_are_refused(tmp_path):
     model = classifier()
     source = finished(model)
