@@ -8,6 +8,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
+from mmext.models.lipschitz.certificates import check_eps
 from mmext.registry import METRICS
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError
@@ -92,12 +93,7 @@ class CertifiedAccuracy(BaseMetric):
         super().__init__(collect_device=collect_device, prefix=prefix)
         if eps is not None:
             eps = [eps] if isinstance(eps, (int, float)) else list(eps)
-            wrong = [e for e in eps if not 0 <= e <= 1]
-            if wrong:
-                raise ConfigError(
-                    'CertifiedAccuracy expects eps in pixel units of images '
-                    f'in [0, 1], such as 8/255, but got {wrong}. Divide grey '
-                    'levels by 255.')
+            check_eps(eps)
         if export is not None:
             check_export(export)
         self.eps: Optional[List[float]] = eps

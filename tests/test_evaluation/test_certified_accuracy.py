@@ -217,7 +217,7 @@ def test_names_of_radii():
 
 
 def test_user_errors(tmp_path):
-    with pytest.raises(ConfigError, match='Divide grey levels by 255'):
+    with pytest.raises(ConfigError, match='Write 8/255, not 8'):
         metric(eps=[8])
     with pytest.raises(UserError, match='.csv or .jsonl'):
         metric(export='samples.txt')

@@ -16,6 +16,7 @@ from mmengine.registry import MODELS
 
 from mmext.apis.certified_model import prepare_certified
 from mmext.models.classification.certification import CertifiedPredictions
+from mmext.models.lipschitz.certificates import check_eps
 from mmext.utils.config_io import load_config
 from mmext.utils.io import safe_load
 from mmext.utils.launch import (add_common_arguments, brings_weights,
@@ -33,10 +34,10 @@ def radius(text: str) -> float:
     except (ValueError, ZeroDivisionError):
         raise argparse.ArgumentTypeError(
             f'expected a radius such as 0.1 or 8/255, got {text!r}')
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(
-            f'eps is in pixel units of images in [0, 1]: write 8/255, not '
-            f'{text}')
+    try:
+        check_eps(value)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error))
     return value
 
 

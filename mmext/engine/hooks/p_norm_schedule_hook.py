@@ -10,6 +10,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from mmext.models.lipschitz.certificates import check_eps
 from mmext.models.lipschitz.p_norm import distance_modules
 from mmext.models.lipschitz.schedules import LpSchedule, check_schedule
 from mmext.registry import HOOKS
@@ -81,10 +82,8 @@ class PNormScheduleHook(Hook):
                  kappa: Optional[Tuple[float, float]] = None,
                  lr: bool = False) -> None:
         check_schedule(epochs, style, p_start, p_end, eps_smooth)
-        if eps_train is not None and not 0 <= eps_train <= 1:
-            raise ValueError(
-                'eps_train is a radius in units of pixels in [0, 1], such as '
-                f'8/255, but got {eps_train}.')
+        if eps_train is not None:
+            check_eps(eps_train)
         self.epochs = tuple(epochs)
         self.options = dict(
             style=style, p_start=p_start, p_end=p_end, eps_smooth=eps_smooth)

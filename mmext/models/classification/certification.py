@@ -15,7 +15,7 @@ from torch import Tensor
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import autoattack, pgd_attack
 from ..lipschitz.bounds import Bounds, CertificationError, check_certifiable
-from ..lipschitz.certificates import check_eps, worst_margin
+from ..lipschitz.certificates import check_eps, warn_large_eps, worst_margin
 from ..lipschitz.certifier import METHODS, Certifier, Residual
 from ..lipschitz.p_norm import distance_modules, p_norm
 
@@ -83,6 +83,7 @@ class CertifyOptions:
         eps = options.pop('eps')
         eps = tuple(eps) if isinstance(eps, Sequence) else (eps, )
         check_eps(eps)
+        warn_large_eps(eps)
         if not eps:
             raise ConfigError('test_cfg.certify.eps is empty: give at least '
                               'one radius, such as 8/255.')

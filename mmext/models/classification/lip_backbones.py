@@ -1,7 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """l-infinity-distance networks as mmpretrain backbones."""
+import logging
+import math
 from typing import Any, Optional, Sequence, Tuple, Type, Union
 
+import torch
+from mmengine.logging import print_log
 from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor
 
@@ -10,6 +14,7 @@ from mmext.utils.user_error import ConfigError
 from ..lipschitz.bounds import Bounds
 from ..lipschitz.networks import (AlexNetFeature, ConvFeature, DistanceBody,
                                   LeNetFeature, MLPFeature, VGGFeature)
+from ..lipschitz.p_norm import distance_modules
 
 
 class LipBackbone(BaseBackbone):
@@ -60,6 +65,7 @@ class LipBackbone(BaseBackbone):
                  init_cfg: Optional[dict] = None,
                  **kwargs: Any) -> None:
         super().__init__(init_cfg)
+        self._warned = False
         size = (img_size, img_size) if isinstance(img_size, int) else \
             tuple(img_size)
         if len(size) != 2:
@@ -88,10 +94,27 @@ class LipBackbone(BaseBackbone):
             tuple[Tensor | Bounds]: One item of shape (B, out_features).
 
         Raises:
-            ValueError: If the images have another size than configured.
+            ConfigError: If the images have another size than configured.
             CertificationError: For a box at finite p or in train mode.
         """
+        if not self.training and not torch.is_grad_enabled():
+            self._warn_finite_p()
         return (self.body(x), )
+
+    def _warn_finite_p(self) -> None:
+        """Say once that another network than the trained one runs."""
+        p = min(layer.p for layer in distance_modules(self.body))
+        if p == math.inf or self._warned:
+            return
+        self._warned = True
+        print_log(
+            f'{type(self).__name__} is evaluated at p = {p:g}, but a network '
+            'whose schedule has ended is one of p = inf, and p is not in its '
+            'checkpoint. Keep PNormScheduleHook in the config, call '
+            "mmext.models.lipschitz.p_norm.set_p(model, float('inf')), or "
+            "build the model with backbone.p=float('inf') (and head.p).",
+            logger='current',
+            level=logging.WARNING)
 
 
 @MODELS.register_module()

@@ -14,7 +14,8 @@ from mmext.registry import MODELS
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.bound_heads import BoundMLP, DistanceHead
 from ..lipschitz.bounds import Bounds
-from ..lipschitz.certificates import check_eps, lipschitz_residual
+from ..lipschitz.certificates import (check_eps, lipschitz_residual,
+                                      warn_large_eps)
 
 Features = Tuple[Union[Tensor, Bounds], ...]
 
@@ -96,6 +97,7 @@ class RobustHead(ClsHead):
             raise ConfigError('A certificate compares classes: expected '
                               f'num_classes >= 2, but got {num_classes}.')
         check_eps(eps_train)
+        warn_large_eps(eps_train)
         self.num_classes = num_classes
         self.in_channels = in_channels
         self.eps_train = self.eps = float(eps_train)

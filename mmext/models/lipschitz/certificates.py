@@ -6,12 +6,15 @@ in the units that the network sees, after division by std, elsewhere. A
 residual is an upper bound of ``z_k - z_y`` over the ball, 0 at the label; a
 label is certified when all the others are negative (specification 3).
 """
+import logging
 import math
 from typing import Callable, Optional, Sequence, Union
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .bounds import Bounds, CertificationError
 from .rounding import summation_error, unit_roundoff
 
@@ -25,17 +28,37 @@ def check_eps(eps: Numbers) -> None:
         eps (float | Sequence[float] | Tensor): One or more radii.
 
     Raises:
-        ValueError: If one is negative, above 1 or not finite.
+        ConfigError: If one is negative, above 1 or not finite.
     """
     # Not on a default device, which may be without values ('meta').
     device = eps.device if isinstance(eps, Tensor) else 'cpu'
     values = torch.as_tensor(eps, dtype=torch.float64, device=device)
     if bool(((values >= 0) & (values <= 1)).all()):
         return
-    raise ValueError(
+    raise ConfigError(
         'eps is in pixel units of images in [0, 1], so between 0 and 1, but '
         f'got {eps!r}. Write 8/255, not 8; and give the pixel radius, not '
         'eps / std, which is computed from the data preprocessor.')
+
+
+def warn_large_eps(eps: Union[float, Sequence[float]]) -> None:
+    """Warn of radii that were probably divided by std.
+
+    From 0.5 on, mid-grey is in the ball of every image, so that images of
+    one class at most can be certified.
+
+    Args:
+        eps (float | Sequence[float]): One or more radii in pixel units.
+    """
+    values = eps if isinstance(eps, Sequence) else (eps, )
+    if max(values, default=0.) >= 0.5:
+        print_log(
+            f'eps={eps!r}: a radius of 0.5 or more reaches mid-grey from '
+            'every image, so that no two classes can be told apart. Give the '
+            'pixel radius, such as 0.3, not eps / std, which is computed from '
+            'the data preprocessor.',
+            logger='current',
+            level=logging.WARNING)
 
 
 def _channels(values: Numbers, what: str) -> Tensor:

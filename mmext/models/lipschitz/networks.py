@@ -134,10 +134,10 @@ class DistanceBody(nn.Module):
             Tensor | Bounds: (B, out_features).
 
         Raises:
-            ValueError: If the images have another size.
+            ConfigError: If the images have another size.
         """
         if tuple(x.shape[1:]) != self.input_size:
-            raise ValueError(
+            raise ConfigError(
                 f'{type(self).__name__} was built for images of (C, H, W) = '
                 f'{self.input_size}, but got {tuple(x.shape[1:])}. Set '
                 'input_size (or in_channels and img_size) to the size that '

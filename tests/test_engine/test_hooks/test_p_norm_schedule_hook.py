@@ -159,7 +159,7 @@ def test_a_run_that_ends_too_early_is_told(tmp_path):
 @pytest.mark.parametrize('options, match', [
     (dict(epochs=(0, 1)), 'five numbers'),
     (dict(style='v3'), "'ramp' or 'v2'"),
-    (dict(eps_train=8.), 'in units of pixels'),
+    (dict(eps_train=8.), 'in pixel units'),
     (dict(p_start=-1.), 'p_start'),
 ])
 def test_wrong_options(options, match):

@@ -7,7 +7,9 @@ import pytest
 import torch
 from mmengine.structures import BaseDataElement
 
+from mmext.models.classification import lip_backbones
 from mmext.models.classification.certification import CertifyOptions
+from mmext.models.lipschitz import certificates
 from mmext.models.lipschitz.attacks import pgd_attack
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.models.lipschitz.p_norm import get_p, set_p
@@ -230,6 +232,41 @@ def test_states_that_are_refused(caplog):
         model.eval()
         set_p(model, math.inf)
     assert 'certified' in predict(model, batch())[0]
+
+
+def test_radii_in_normalised_units_warn(monkeypatch):
+    """0.3 / 0.3081: between 0 and 1, but in reach of mid-grey."""
+    said = []
+    monkeypatch.setattr(certificates, 'print_log',
+                        lambda text, **kwargs: said.append(text))
+    build(classifier(certify=dict(eps=[0.3, 0.49])))
+    assert not said
+    build(classifier(certify=dict(eps=[0.1, 0.97])))
+    build(classifier(lip_head(eps_train=0.97)))
+    assert len(said) == 2 and all('mid-grey' in text for text in said)
+
+
+def test_evaluation_at_a_finite_p_warns(monkeypatch):
+    """Under any classifier: p is not in the checkpoint, and no hook ran."""
+    said = []
+    monkeypatch.setattr(lip_backbones, 'print_log',
+                        lambda text, **kwargs: said.append(text))
+    head = dict(
+        type='LinearClsHead', num_classes=CLASSES, in_channels=24)
+    model = build(classifier(head, type='ImageClassifier'))
+    x = preprocessed(model, images())['inputs']
+    model(x)  # training
+    model.eval()
+    model(x)  # gradients, as for an attack
+    assert not said
+    with torch.no_grad():
+        model(x)
+        model(x)
+        assert len(said) == 1 and 'evaluated at p = 8' in said[0]
+        model.backbone._warned = False
+        set_p(model, math.inf)
+        model(x)
+    assert len(said) == 1
 
 
 def test_force_inf():
