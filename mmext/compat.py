@@ -10,6 +10,7 @@ is called by ``tools/train.py`` and ``tools/test.py`` only.
 Nothing here imports torch or a host: a module that needs a patch and is not
 loaded yet is patched when it is first imported.
 """
+import atexit
 import os
 import re
 import sys
@@ -379,6 +380,12 @@ def provide_depth_scope() -> None:
         sys.meta_path.append(_DepthScope())
 
 
+def _leave_process_group() -> None:
+    from torch import distributed
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+
+
 def patch_cpu_distributed() -> None:
     """Let ``torchrun`` train on a machine without an accelerator.
 
@@ -386,7 +393,9 @@ def patch_cpu_distributed() -> None:
     build), asks for NCCL, and the Runner gives
     ``MMDistributedDataParallel`` a GPU index as ``device_ids``. With it the
     backend becomes gloo and the model stays on the CPU. Does nothing where
-    CUDA is available. Call it before the Runner is built.
+    CUDA is available. Call it before the Runner is built. The group is left
+    when the interpreter ends: gloo's threads abort a process that exits with
+    them running, now and then, after all its work is done.
     """
     import torch
     if torch.cuda.is_available():
@@ -402,6 +411,7 @@ def patch_cpu_distributed() -> None:
     def with_gloo(function: Callable) -> Callable:
 
         def initialise(backend: str, *args: Any, **kwargs: Any) -> Any:
+            atexit.register(_leave_process_group)
             return function('gloo' if backend == 'nccl' else backend, *args,
                             **kwargs)
 
