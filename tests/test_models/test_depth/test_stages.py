@@ -416,3 +416,77 @@ def test_h38_two_samples_are_learnt():
         optimizer.step()
         values.append(float(total.detach()))
     assert values[-1] < values[0] / 2
+
+
+@pytest.mark.parametrize(
+    'device,dtype',
+    [('cpu', torch.bfloat16),
+     pytest.param(
+         'cuda',
+         torch.float16,
+         marks=pytest.mark.skipif(
+             not torch.cuda.is_available(), reason='needs a GPU'))])
+@pytest.mark.parametrize('make,data', [(distiller, pairs), (adapter, domains)])
+def test_h39_mixed_precision_with_saturated_depths(make, data, device, dtype):
+    """H39: finite losses and gradients at 1e8 m, in every stage."""
+    model = make().to(device)
+    model._slot.module.to(device)
+    # half of the images behind the end of the world
+    model.estimator.decode_head.output[-1].bias.data.fill_(-1)
+    batch = data()
+    batch['inputs'] = {k: v.to(device) for k, v in batch['inputs'].items()}
+    samples = batch['data_samples']
+    for sample in samples['source'] if isinstance(samples, dict) else samples:
+        sample.gt_depth_map.data = sample.gt_depth_map.data.to(device)
+    with torch.autocast(device, dtype):
+        depth = model.estimator.depth_and_uncertainty(
+            next(iter(reversed(batch['inputs'].values()))))[0]
+        losses = model(**batch, mode='loss')
+    assert depth.dtype == torch.float32 and float(depth.detach().max()) > 1e7
+    for key, value in losses.items():
+        assert bool(torch.isfinite(value).all()), key
+        assert value.dtype == torch.float32
+    sum(v for k, v in losses.items() if 'loss' in k).backward()
+    for name, p in model.named_parameters():
+        assert p.grad is None or bool(torch.isfinite(p.grad).all()), name
+
+
+def test_distillers_around_a_stock_backbone(tmp_path):
+    """mmseg's ResNet in both stages, its stem replaced as any other."""
+    init_default_scope('mmseg')
+    head = dict(channels=8, hidden=4)
+    inner = dict(
+        type='mmext.BiCrossDepthEstimator',
+        backbone=dict(
+            type='ResNet', depth=18, base_channels=8, in_channels=TICKS),
+        decode_head=dict(
+            type='mmext.DPTDepthHead',
+            in_channels=(8, 16, 32, 64),
+            reassemble=None,
+            scale=0.05,
+            shift=0.05,
+            **head),
+        uncertainty_head=dict(type='mmext.DPTUncertaintyHead', **head))
+    rgb = copy.deepcopy(inner)
+    rgb['backbone']['in_channels'] = 3
+    path = str(tmp_path / 'rgb.pth')
+    torch.save(dict(state_dict=MODELS.build(rgb).state_dict()), path)
+    model = MODELS.build(
+        dict(
+            type='mmext.CrossModalityDistiller',
+            student=copy.deepcopy(inner),
+            ckd=dict(hidden=8, out_channels=4)))
+    teacher = model.build_teacher()
+    load_weights(teacher, path, optional=())
+    model.attach_teacher(teacher)
+    left = load_weights(model, path, new_stem=True)
+    assert left == ['backbone.conv1.weight']
+    train(model, [pairs()])
+    model = MODELS.build(
+        dict(
+            type='mmext.CrossDomainAdapter',
+            model=copy.deepcopy(inner),
+            warmup_iters=0))
+    model.attach_teacher(copy.deepcopy(model))
+    for value in train(model, [domains()]).values():
+        assert bool(torch.isfinite(value))
