@@ -60,13 +60,14 @@ def given_model(depth, uncertainty=None, dmax=80., **taps):
             if uncertainty is not None:
                 self.uncertainty = nn.Parameter(uncertainty.clone())
 
-        def depth_and_uncertainty(self, inputs):
+        def depth_and_uncertainty(self, inputs, uncertainty=True):
             for name in taps:
                 owner = self.backbone if name.startswith('layer') else self
                 # the same module runs for source and target
                 getattr(self.decode_head, name)(
                     inputs if inputs.dim() == 4 else getattr(owner, name))
-            u = None if uncertainty is None else self.uncertainty[:, None]
+            u = self.uncertainty[:, None] \
+                if uncertainty and self.uncertainty_head is not None else None
             return self.depth[:, None], u
 
     return Given()

@@ -232,7 +232,8 @@ class CrossDomainAdapter(StageWrapper):
             candidates = self.candidates(label)
             mask, tau = pseudo_label_mask(uncertainty, candidates,
                                           self.scp['threshold'])
-        depth = self.model.depth_and_uncertainty(self._hard(spikes))[0]
+        depth = self.model.depth_and_uncertainty(
+            self._hard(spikes), uncertainty=False)[0]
         with torch.autocast(depth.device.type, enabled=False):
             depth = depth.clamp_min(self.model.train_cfg['min_depth'])
             loss = self.scp['weight'] * self.scp_loss(depth, label, mask)

@@ -185,11 +185,15 @@ class BiCrossDepthEstimator(DepthEstimator):
         return super().extract_feat(inputs, batch_img_metas)
 
     def depth_and_uncertainty(
-            self, inputs: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+            self,
+            inputs: Tensor,
+            uncertainty: bool = True) -> Tuple[Tensor, Optional[Tensor]]:
         """Depth and uncertainty at the size of the inputs, not clamped.
 
         Args:
             inputs (Tensor): What the data preprocessor gives, (B, C, h, w).
+            uncertainty (bool): False saves its head, at the finest level,
+                when nobody asks for its map. Defaults to True.
 
         Returns:
             tuple: Depth in metres and uncertainty, each (B, 1, h, w);
@@ -199,7 +203,7 @@ class BiCrossDepthEstimator(DepthEstimator):
         inputs = self._pad(inputs)
         path = self.decode_head.decode(self.extract_feat(inputs))[0]
         maps = [self.decode_head.depth(path)]
-        if self.uncertainty_head is not None:
+        if uncertainty and self.uncertainty_head is not None:
             maps.append(self.uncertainty_head(path))
         padded = tuple(inputs.shape[2:])
         maps = [

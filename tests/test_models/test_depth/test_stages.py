@@ -271,9 +271,9 @@ def test_h22_gradients_of_self_training():
     seen, maps = [], []
     for net in (model.model, model.teacher):
 
-        def record(x, run=net.depth_and_uncertainty, net=net):
+        def record(x, run=net.depth_and_uncertainty, net=net, **kwargs):
             seen.append(x)
-            out = run(x)
+            out = run(x, **kwargs)
             if net is model.model:
                 out[0].retain_grad()
             maps.append(out)
