@@ -22,7 +22,8 @@ from mmext.registry import INFERENCERS
 from mmext.utils.config_io import load_config
 from mmext.utils.user_error import MissingFileError, UserError
 from .adapters import load_whole
-from .certified_model import certified_model, prepare_certified
+from .certified_model import (certified_model, prepare_certified,
+                              warn_resampling)
 
 # What a user most often asks for when neither config nor call says it.
 _EPS = (2 / 255, 8 / 255)
@@ -112,6 +113,7 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
             options, radius=True, radius_steps=radius_steps, attack=None)
 
     def _init_pipeline(self, cfg: Config) -> Callable:
+        warn_resampling(cfg)
         steps = list(cfg.test_dataloader.dataset.pipeline)
         self._loads_files = bool(steps) and \
             str(steps[0].get('type')).endswith('LoadImageFromFile')

@@ -1,16 +1,21 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A certified classifier by config and checkpoint, at p = inf."""
 import copy
+import logging
 import math
 from typing import Any, Optional
 
 import torch.nn as nn
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from mmext.models.lipschitz.p_norm import set_p
 from mmext.utils.io import PathLike
 from mmext.utils.user_error import ConfigError
 from .adapters import build_host, load_whole
+
+# Parts of the names of transforms that interpolate.
+RESAMPLING = ('Resize', 'Rotat', 'Affine', 'Translate', 'Shear')
 
 
 def prepare_certified(model: nn.Module,
@@ -35,6 +40,28 @@ def prepare_certified(model: nn.Module,
         # With a finite one the model refuses to certify.
         model.trained_p = checkpoint['lp_norm']
     set_p(model, math.inf)
+
+
+def warn_resampling(cfg: Config) -> None:
+    """Warn of a test pipeline that makes new pixels out of several.
+
+    Args:
+        cfg (Config): With ``test_dataloader``, or nothing is checked.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
+    names = [str(step.get('type')) for step in dataset.get('pipeline') or ()]
+    found = [
+        name for name in names if any(word in name for word in RESAMPLING)
+    ]
+    if found:
+        print_log(
+            f'The test pipeline has {", ".join(found)}: certificates speak of '
+            'the pixels after it, not of those of the original image. To '
+            'certify the original, leave it out, set img_size of the backbone '
+            'to the size of the images, and enlarge small ones by its '
+            'input_pad.',
+            logger='current',
+            level=logging.WARNING)
 
 
 def certified_model(cfg: Config, weights: Optional[PathLike] = None) -> Any:

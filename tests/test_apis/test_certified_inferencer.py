@@ -11,6 +11,7 @@ from mmcv.image import imread, imwrite
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmext.apis import certified_model
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.registry import INFERENCERS
 from mmext.utils.user_error import ConfigError, MissingFileError, UserError
@@ -152,6 +153,19 @@ def test_channel_order_is_that_of_the_data_set(tmp_path, normalise):
             results[1]['certified_radius']
         np.testing.assert_array_equal(results[0]['pred_scores'],
                                       results[1]['pred_scores'])
+
+
+def test_pipelines_that_make_other_pixels_warn(monkeypatch):
+    said = []
+    monkeypatch.setattr(certified_model, 'print_log',
+                        lambda text, **kwargs: said.append(text))
+    for steps in ((), [dict(type='CenterCrop', crop_size=4)]):
+        certified_model.warn_resampling(config(classifier(), steps))
+    certified_model.warn_resampling(Config(dict(model=classifier())))
+    assert not said
+    certified_model.warn_resampling(
+        config(classifier(), [dict(type='Resize', scale=32)]))
+    assert len(said) == 1 and 'has Resize: certificates' in said[0]
 
 
 def test_ensemble_and_defaults(trained):

@@ -14,7 +14,7 @@ import os.path as osp
 from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS
 
-from mmext.apis.certified_model import prepare_certified
+from mmext.apis.certified_model import prepare_certified, warn_resampling
 from mmext.models.classification.certification import CertifiedPredictions
 from mmext.models.lipschitz.certificates import check_eps
 from mmext.utils.config_io import load_config
@@ -158,6 +158,7 @@ def main(argv=None) -> None:
     cfg = load_config(args.config)
     merge_args(cfg, args)
     preflight(cfg, 'test', cfg.load_from)
+    warn_resampling(cfg)
     runner = build_runner(cfg)
     model = runner.model
     # A config without PNormScheduleHook leaves p where the model starts.
