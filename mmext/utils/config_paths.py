@@ -13,7 +13,7 @@ from .config_types import resolve, typed_dicts
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # Keys of a dataset config under which it holds other datasets.
-_WRAPPED = ('dataset', 'datasets', 'domains')
+_WRAPPED = ('dataset', 'datasets', 'domains', 'source', 'target')
 
 
 def dataset_leaves(dataset: Any, path: str) -> Iterator[Tuple[str, dict]]:

@@ -126,6 +126,8 @@ def _walk(node: Any, path: str, key: str, registry: Optional[str],
             continue  # names of the package albumentations
         if name == 'adapter' and str(node.get('type')).endswith('MoSAModel'):
             continue  # its types are no registered names; the model checks
+        if name == 'threshold' and key == 'scp':
+            continue  # its type is a rule of CrossDomainAdapter
         inner, inner_direct = registry, direct and not typed
         if name in _NESTED_KEYS and key != 'metainfo':
             inner, inner_direct = _NESTED_KEYS[name], True

@@ -28,6 +28,10 @@ def test_leaves_are_found_through_every_wrapper():
         'd.domains.fog', 'd.domains.night.dataset.datasets[0]',
         'd.domains.night.dataset.datasets[1]'
     ]
+    pair = dict(type='mmext.SourceTargetDataset', source=leaf, target=leaf)
+    assert [path for path, _ in dataset_leaves(pair, 'd')] == [
+        'd.source', 'd.target'
+    ]
     assert set_pipeline(nested, ['x']) == 0  # there is none to replace
     leaf['pipeline'] = ['old']
     assert set_pipeline(nested, ['new']) == 3

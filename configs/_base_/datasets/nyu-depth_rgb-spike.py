@@ -1,0 +1,16 @@
+# NYU depth v2: training pairs of RGB and spikes, validation on spikes.
+_base_ = './nyu-depth_spike.py'
+
+# pipelines
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='mmext.LoadSpikeFromFile', length=128),
+    dict(type='mmext.LoadDepth'),
+    dict(type='mmext.ResizeSpike', size=(224, 224)),
+    dict(type='mmext.PackDepthInputs', keys=('rgb', 'spike'))
+]
+
+# data sets
+train_dataloader = dict(
+    dataset=dict(
+        modalities=('rgb', 'spike', 'depth'), pipeline=train_pipeline))

@@ -1,0 +1,11 @@
+# The supervised bound on embedded street scenes: labelled spikes of the
+# target.
+_base_ = './pre-src_streetworld.py'
+
+camera = dict(_delete_=True, preset='scsim', gain=0.4)
+train_dataloader = dict(
+    dataset=dict(
+        domain='fog', focal=160., drive=dict(height=1.7), camera=camera))
+val_dataloader = dict(
+    dataset=dict(
+        domain='fog', focal=160., drive=dict(height=1.7), camera=camera))
