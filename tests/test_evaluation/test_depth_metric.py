@@ -170,7 +170,7 @@ def test_uncertainty_quality(tmp_path):
     path = tmp_path / 'report.json'
     best = evaluate([sample(pred, target, error)], report_file=str(path))
     assert best['ause'] == pytest.approx(0, abs=1e-4)
-    assert best['unc_corr'] == pytest.approx(1) and best['aurg'] > 0.05
+    assert best['unc_corr'] > 0.999 and best['aurg'] > 0.05
     report = json.loads(path.read_text())
     curve = report['sparsification']
     assert curve['removed'][:2] == [0, 0.05]
@@ -182,7 +182,7 @@ def test_uncertainty_quality(tmp_path):
     assert flat['aurg'] == pytest.approx(0) and flat['unc_corr'] == 0
     assert flat['ause'] == pytest.approx(best['aurg'], rel=1e-3)
     worst = evaluate([sample(pred, target, -error)], uncertainty='rmse')
-    assert worst['ause'] > flat['ause'] and worst['unc_corr'] < -0.9
+    assert worst['ause'] > flat['ause'] and worst['unc_corr'] < -0.5
     assert 'ause' not in evaluate([sample(pred, target, error)],
                                   uncertainty=None)
     values = np.array([4., 1, 3, 2])
