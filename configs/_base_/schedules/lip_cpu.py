@@ -1,5 +1,5 @@
-# The paper's schedule for the time that a CPU takes: every number of epochs is a
-# fraction of the run, so that train_cfg.max_epochs alone makes it longer or
+# The paper's schedule for the time that a CPU takes: every number of epochs is
+# a fraction of the run, so that train_cfg.max_epochs alone makes it longer or
 # shorter. The hook sets the learning rate, too.
 _base_ = '../lip_runtime.py'
 
