@@ -146,6 +146,37 @@ def _upstream(y):
         dtype=torch.float64)
 
 
+@pytest.mark.parametrize('p', [
+    6.5, 8.1, 8.9, 9.7, 11., 12.2, 13.3, 15.5, 17., 23., 31.7, 45.2, 64.5, 70.,
+    80.5
+])
+@pytest.mark.parametrize('identity', [False, True])
+def test_property_1_exponents_of_a_schedule(backend, p, identity):
+    """Each has a polynomial of its own in the kernel of float32."""
+    x, w = _rand(21, 75), _rand(13, 75, seed=1)
+    if identity:  # most cells are negligible
+        with torch.no_grad():
+            w[range(13), range(13)] = -10
+            x[3] = w[5]
+    exact = lp_distance(x, w, p, backend='reference')
+    grads = _grads(exact, x, w)
+    a, b = (t.detach().float().requires_grad_() for t in (x, w))
+    y = lp_distance(a, b, p, backend=backend)
+    torch.testing.assert_close(y.double(), exact, atol=1e-6, rtol=1e-6)
+    got = torch.autograd.grad(y, (a, b), _upstream(y).float())
+    for c, r in zip(got, grads):
+        torch.testing.assert_close(c.double(), r, atol=4e-5, rtol=4e-5)
+
+
+@pytest.mark.parametrize('p', [9.5, 40.])
+def test_tiny_distances_have_finite_gradients(backend, p):
+    x = torch.full((9, 20), 1e-38).requires_grad_()
+    w = torch.zeros(5, 20).requires_grad_()
+    y = lp_distance(x, w, p, backend=backend)
+    for g in torch.autograd.grad(y, (x, w), torch.full_like(y, 1e6)):
+        assert g.isfinite().all()
+
+
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64])
 @pytest.mark.parametrize('p', [*FINITE, INF])
 def test_property_3_zero_difference(backend, p, dtype):

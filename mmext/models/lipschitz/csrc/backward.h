@@ -25,6 +25,9 @@ struct Slope {
   T p;
   T exponent;  // p - 1
   Kind kind;
+  // Of Kind::kShort: to p - 2, and the ratio below which slopes are 0.
+  const ShortPower* power;
+  T cut;
 };
 
 template <int P, class T>
@@ -79,6 +82,48 @@ void slope_tile(const T* x, T* grad_x, int64_t width, const T* w, T* grad_w,
   for (int r = 0; r < kRows; ++r) store<T>(grad_x + r * width, g[r]);
 }
 
+// As slope_tile, where kGrad holds the upstream gradient over y: the factor
+// d y^-1 of the slope brings its sign, and the exact zero of a zero d.
+template <int F>
+void short_slope_tile(const float* x, float* grad_x, int64_t width,
+                      const float* w, float* grad_w, const float* fields,
+                      int64_t outputs, const Slope<float>& f) {
+  constexpr int n = 4;  // chains side by side
+  const FlushTiny flush;
+  const VF least = set1<float>(f.cut - 1);
+  VF v[kRows], g[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    v[r] = load<float>(x + r * width);
+    g[r] = load<float>(grad_x + r * width);
+  }
+  for (int64_t o = 0; o < outputs; ++o) {
+    const float* q = fields + o * kFields * kRows;
+    const VF wo = load<float>(w + o * lanes<float>());
+    VF sum[2] = {load<float>(grad_w + o * lanes<float>()), VF{}};
+#pragma GCC unroll 2
+    for (int first = 0; first < kRows; first += n) {
+      VF d[n], u[n];
+#pragma GCC unroll 4
+      for (int i = 0; i < n; ++i) {
+        d[i] = v[first + i] - wo;
+        u[i] = (vabs<float>(d[i]) - q[kY * kRows + first + i]) *
+               q[kInverse * kRows + first + i];
+      }
+      if (!any_above<n>(u, least)) continue;
+      half_power<F, n>(f.power->at, u);
+#pragma GCC unroll 4
+      for (int i = 0; i < n; ++i) {
+        const VF slope = u[i] * u[i] * d[i];
+        const float upstream = q[kGrad * kRows + first + i];
+        g[first + i] += slope * upstream;
+        sum[i % 2] += slope * upstream;
+      }
+    }
+    store<float>(grad_w + o * lanes<float>(), sum[0] + sum[1]);
+  }
+  for (int r = 0; r < kRows; ++r) store<float>(grad_x + r * width, g[r]);
+}
+
 template <class T>
 void run_slope(const T* x, T* grad_x, int64_t width, const T* w, T* grad_w,
                const T* fields, int64_t outputs, const Slope<T>& f) {
@@ -87,6 +132,14 @@ void run_slope(const T* x, T* grad_x, int64_t width, const T* w, T* grad_w,
     return slope_tile<0, Kind::kLarge, T>(LP_ARGS);
   if (f.kind == Kind::kGeneral)
     return slope_tile<0, Kind::kGeneral, T>(LP_ARGS);
+  if constexpr (std::is_same_v<T, float>)
+    if (f.kind == Kind::kShort) {
+#define LP_CASE(F) \
+  case F:          \
+    return short_slope_tile<F>(LP_ARGS);
+      switch (f.power->form) { LP_FORMS(LP_CASE) }
+#undef LP_CASE
+    }
 #define LP_CASE(P) \
   case P:          \
     return slope_tile<P, Kind::kInteger, T>(LP_ARGS);
@@ -136,7 +189,6 @@ struct Backward {
   const T *grad, *x, *w, *y;
   T *grad_x, *grad_w;  // or null; both start at zero
   Slope<T> slope;
-  T cut;
 
   struct Scratch {
     Buffer<T> w, grad_w, x, grad_x, fields;
@@ -151,7 +203,8 @@ struct Backward {
       T* q = fields + l / kRows * outputs * kFields * kRows + l % kRows;
       if (l >= count) {  // a row of no window: its slope is 0
         for (int64_t o = 0; o < outputs; ++o, q += kFields * kRows) {
-          q[kGrad * kRows] = q[kInverse * kRows] = q[kY * kRows] = T(0);
+          q[kGrad * kRows] = T(0);
+          q[kY * kRows] = T(1e30), q[kInverse * kRows] = T(1e-30);
           q[kLeast * kRows] = std::numeric_limits<T>::max();
         }
         continue;
@@ -162,9 +215,14 @@ struct Backward {
         const T far = std::max(d[o * step], std::numeric_limits<T>::min());
         q[kGrad * kRows] = g[o * step];
         q[kInverse * kRows] = T(1) / far;
-        if (slope.kind != Kind::kLarge) continue;
-        q[kLeast * kRows] = far * cut;
         q[kY * kRows] = far;
+        if (slope.kind == Kind::kShort) {
+          // Finite also where y is below what can be inverted.
+          constexpr T most = std::numeric_limits<T>::max();
+          q[kGrad * kRows] =
+              std::min(std::max(g[o * step] / far, -most), most);
+        }
+        q[kLeast * kRows] = far * slope.cut;
       }
     }
   }
@@ -259,13 +317,16 @@ template <class T>
 void backward_finite(const Shape& s, const T* grad, const T* x, const T* w,
                      const T* y, double p, T* grad_x, T* grad_w) {
   const double cut = p > 1 ? negligible<T>(p - 1, s.row()) : 0.;
-  const Kind kind = p == std::floor(p) && p >= 2 && p <= 16 ? Kind::kInteger
-                    : cut > kDirect                         ? Kind::kLarge
-                                                            : Kind::kGeneral;
-  const Backward<T> f{s,      grad,   x,
-                      w,      y,      grad_x,
-                      grad_w, {(T)p, (T)(p - 1), kind}, (T)cut};
-  f.run();
+  const ShortPower* power = nullptr;
+  Kind kind = cut > kDirect ? Kind::kLarge : Kind::kGeneral;
+  if (p == std::floor(p) && p >= 2 && p <= 16) {
+    kind = Kind::kInteger;
+  } else if (short_enough<T>(p - 2)) {
+    power = &short_power(p - 2);
+    if (power->form >= 0) kind = Kind::kShort;
+  }
+  const Slope<T> slope{(T)p, (T)(p - 1), kind, power, (T)cut};
+  Backward<T>{s, grad, x, w, y, grad_x, grad_w, slope}.run();
 }
 
 // The gradient goes to the cell that index names; images and outputs are

@@ -3,7 +3,7 @@
 // take bare pointers to contiguous arrays, so that the library depends
 // neither on Python nor on torch.
 #include "backward.h"
-#include "forward.h"
+#include "bounds.h"
 
 #define LP_EXPORT __attribute__((visibility("default")))
 
