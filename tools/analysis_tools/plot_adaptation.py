@@ -124,7 +124,7 @@ def draw(lines: Dict[str, Line], x: str, out: str) -> None:
     import matplotlib
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
-    figure, axes = plt.subplots(figsize=(7, 3.6), dpi=110)
+    figure, axes = plt.subplots(figsize=(9, 3.6), dpi=90)
     for label, (values, scores) in lines.items():
         axes.plot(values, scores, marker='o', markersize=3, label=label)
     numbers = [v for values, _ in lines.values() for v in values]
@@ -135,7 +135,7 @@ def draw(lines: Dict[str, Line], x: str, out: str) -> None:
     axes.set_ylabel('mIoU (%)')
     axes.tick_params(axis='x', labelrotation=60 if x == 'visit' else 0)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
     figure.tight_layout()
     figure.savefig(out)
     plt.close(figure)

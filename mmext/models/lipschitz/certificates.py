@@ -322,17 +322,20 @@ def eps_box(x: Tensor,
             value, ``(1 - mean) / std``.
 
     Returns:
-        Bounds: ``[max(x - eps, low), min(x + eps, high)]`` with x; a value
-        of x that is itself outside of the valid range stays in its interval.
+        Bounds: ``[max(x - eps, low), min(x + eps, high)]`` with x. Where a
+        value of x is so far outside of the valid range that nothing valid is
+        within eps, its interval reaches from x to the end of the ball.
     """
     eps = _image(eps, x)
     lower, upper = x - eps, x + eps
-    # Never past x: an interval upside down would bound nothing.
     if low is not None:
-        lower = torch.maximum(lower, torch.minimum(_image(low, x), x))
+        lower = torch.maximum(lower, _image(low, x))
     if high is not None:
-        upper = torch.minimum(upper, torch.maximum(_image(high, x), x))
-    return Bounds(x, lower, upper)
+        upper = torch.minimum(upper, _image(high, x))
+    # An interval upside down would bound nothing.
+    empty = lower > upper
+    return Bounds(x, torch.where(empty, torch.minimum(lower, x), lower),
+                  torch.where(empty, torch.maximum(upper, x), upper))
 
 
 def input_box(x: Tensor,
