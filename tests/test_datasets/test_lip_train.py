@@ -83,7 +83,8 @@ SETS = {
 
 def write_config(folder, name, root):
     _, model, extra, epochs = SETS[name]
-    path = folder / 'config.py'
+    # Runs of one second and one name would share a visualizer.
+    path = folder / f'{name}.py'
     path.write_text(
         CONFIG.format(
             base=str(ROOT / 'configs' / 'lipschitz' / f'{name}.py'),
@@ -114,7 +115,10 @@ def test_two_iterations(name, tmp_path, monkeypatch, own_checksums):
     assert len(certified) == 1 + average
     if name in ('lipnet_mnist', 'liplenet++_cifar10'):
         # property 24: the checkpoint scores what validation logged
-        tool('test')([config, 'work/epoch_2.pth', '--work-dir', 'test'])
+        tool('test')([
+            config, 'work/epoch_2.pth', '--work-dir', 'test', '--cfg-options',
+            'experiment_name=test'
+        ])
         fresh = scalars(tmp_path / 'test', '*/*.json')[-1]
         for key in ('cert/clean', certified[0], 'cert/mean_radius'):
             assert fresh[key] == last[key]
