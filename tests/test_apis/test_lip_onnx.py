@@ -115,6 +115,7 @@ def test_ensemble_is_averaged(tmp_path):
 
 def test_tool_and_user_errors(tmp_path, capsys, monkeypatch):
     from mmengine.config import Config
+
     # Most configs have the preprocessor beside the model.
     beside = lenet()
     shared = beside.pop('data_preprocessor')

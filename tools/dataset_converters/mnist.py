@@ -15,8 +15,8 @@ import argparse
 import os.path as osp
 import sys
 
-from mmext.datasets.idx_files import (MNIST_FILES, read_idx_files,
-                                      tar_members, write_idx_files)
+from mmext.datasets.idx_files import (MNIST_FILES, read_idx_files, tar_members,
+                                      write_idx_files)
 from mmext.utils.user_error import UserError, run_tool
 
 
