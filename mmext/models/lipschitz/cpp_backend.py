@@ -45,15 +45,6 @@ def _shape(x_shape: Sequence[int], weight_shape: Sequence[int],
     return (ctypes.c_int64 * len(values))(*values)
 
 
-def _serves(x_shape: Sequence[int], weight_shape: Sequence[int],
-            geometry: Geometry) -> bool:
-    """Whether the kernels are right for this shape: 1x1 windows of images
-    that are padded or larger than one pixel are left to the reference."""
-    if tuple(weight_shape[2:]) != (1, 1):
-        return True
-    return tuple(x_shape[2:]) == (1, 1) and not any(geometry.padding)
-
-
 def _finite(*tensors: Tensor) -> bool:
     """Whether the kernels, which order numbers, may see them."""
     threads = ctypes.c_int64(torch.get_num_threads())
@@ -66,8 +57,7 @@ def forward(x: Tensor, weight: Tensor, p: float, geometry: Geometry,
             need_index: bool) -> Tuple[Tensor, Optional[Tensor]]:
     """As :func:`.reference.forward`, which takes over below p = 1 and for
     inputs that are not finite."""
-    if p < 1 or not _serves(x.shape, weight.shape,
-                            geometry) or not _finite(x, weight):
+    if p < 1 or not _finite(x, weight):
         return reference.forward(x, weight, p, geometry, need_index)
     y = x.new_empty(geometry.output_shape(x, weight))
     index = None
@@ -82,9 +72,6 @@ def backward_inf(grad: Tensor, index: Tensor, x_shape: Sequence[int],
                  weight_shape: Sequence[int], geometry: Geometry, need_x: bool,
                  need_w: bool, deterministic: bool) -> reference.Grads:
     """As :func:`.reference.backward_inf`."""
-    if not _serves(x_shape, weight_shape, geometry):
-        return reference.backward_inf(grad, index, x_shape, weight_shape,
-                                      geometry, need_x, need_w, deterministic)
     grad_x = grad.new_zeros(x_shape) if need_x else None
     grad_w = grad.new_zeros(weight_shape) if need_w else None
     _call('backward_inf', grad, _shape(x_shape, weight_shape, geometry), grad,
@@ -96,8 +83,7 @@ def backward_finite(grad: Tensor, x: Tensor, weight: Tensor, y: Tensor,
                     p: float, geometry: Geometry, need_x: bool, need_w: bool,
                     deterministic: bool) -> reference.Grads:
     """As :func:`.reference.backward_finite`."""
-    if p < 1 or not _serves(x.shape, weight.shape,
-                            geometry) or not _finite(y):
+    if p < 1 or not _finite(y):
         return reference.backward_finite(grad, x, weight, y, p, geometry,
                                          need_x, need_w, deterministic)
     grad_x = torch.zeros_like(x) if need_x else None
@@ -110,8 +96,7 @@ def backward_finite(grad: Tensor, x: Tensor, weight: Tensor, y: Tensor,
 def bounds(lower: Tensor, upper: Tensor, weight: Tensor,
            geometry: Geometry) -> Tuple[Tensor, Tensor]:
     """As :func:`.reference.bounds`."""
-    if not _serves(lower.shape, weight.shape, geometry) or not _finite(
-            lower, upper, weight):
+    if not _finite(lower, upper, weight):
         return reference.bounds(lower, upper, weight, geometry)
     shape = geometry.output_shape(lower, weight)
     out = lower.new_empty(shape), lower.new_empty(shape)

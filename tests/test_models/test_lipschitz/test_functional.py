@@ -274,6 +274,20 @@ def test_threads_do_not_matter(backend):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
 
 
+@pytest.mark.parametrize('p', [8., 9.5, INF])
+@pytest.mark.parametrize('size, stride, padding', [(2, 3, 0), (1, 1, 1),
+                                                   (3, 2, 1)])
+def test_windows_of_one_pixel(backend, p, size, stride, padding):
+    """1x1 windows of padded or larger images are no rows of the input."""
+    x, w = _rand(3, 6, size, size), _rand(4, 3, 1, 1, seed=1)
+    options = dict(stride=stride, padding=padding, groups=2)
+    y = lp_distance_conv2d(x, w, p, backend=backend, **options)
+    r = lp_distance_conv2d(x, w, p, backend='reference', **options)
+    torch.testing.assert_close(y, r, atol=1e-9, rtol=1e-9)
+    for a, b in zip(_grads(y, x, w), _grads(r, x, w)):
+        torch.testing.assert_close(a, b, atol=1e-9, rtol=1e-9)
+
+
 @settings(
     max_examples=60,
     deadline=None,

@@ -335,7 +335,7 @@ template <class T>
 void backward_inf(const Shape& s, const T* grad, const int32_t* index,
                   T* grad_x, T* grad_w) {
   const int64_t step = s.positions(), n = s.group_outputs();
-  const bool vectors = s.area() == 1 && s.height * s.width == 1;
+  const bool vectors = s.vectors();
 #pragma omp parallel num_threads((int)s.threads)
   {
     const Taps taps(s, 0, s.group_channels());

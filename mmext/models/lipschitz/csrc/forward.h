@@ -111,7 +111,7 @@ struct Forward {
     T* a = b.a.resize(s.row() * width + lanes<T>());
     c.copy(x, taps, a);
     if (index) {
-      const bool vectors = s.area() == 1 && s.height * s.width == 1;
+      const bool vectors = s.vectors();
       T* rows = b.b.resize(vectors ? 0 : count * s.row());
       if (!vectors)
         copy_rows<T>(s, x, taps, c.windows, count, s.row(), rows);

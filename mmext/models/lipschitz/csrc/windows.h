@@ -24,6 +24,10 @@ struct Shape {
   int64_t image() const { return channels * height * width; }
   int64_t positions() const { return out_height * out_width; }
   int64_t windows() const { return batch * positions(); }  // M
+  // Whether each window is a vector of the input, cell after cell.
+  bool vectors() const {
+    return area() == 1 && height * width == 1 && pad_h == 0 && pad_w == 0;
+  }
 };
 
 // Where cell k of a window lies, relative to its first pixel.
@@ -129,7 +133,7 @@ struct Columns {
   // are written, so that out needs one vector more.
   void copy(const T* x, const Taps& taps, T* out) const {
     const int64_t n = taps.offset.size();
-    if (s_.positions() == 1 && s_.area() == 1) {
+    if (s_.vectors()) {
       transpose(x, taps, out);
       return;
     }
@@ -199,7 +203,7 @@ void copy_rows(const Shape& s, const T* x, const Taps& taps,
                const std::vector<Window>& windows, int64_t count,
                int64_t width, T* out) {
   const int64_t n = taps.offset.size();
-  const bool vectors = s.area() == 1 && s.height * s.width == 1;
+  const bool vectors = s.vectors();
   for (int64_t l = 0; l < count; ++l) {
     T* row = out + l * width;
     const Window& v = windows[l];
