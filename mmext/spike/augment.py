@@ -1,74 +1,118 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A strong view of spikes, for consistency training."""
-from typing import Tuple
+from typing import Optional, Sequence, Tuple, Union
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from mmext.utils.user_error import ConfigError
 from .arrays import check_cube
 
 
+@torch.no_grad()
 def strong_view(
-    spikes: np.ndarray,
-    rng,
+    spikes: Union[np.ndarray, Tensor],
+    rng=None,
     chunk: int = 16,
     silence: float = 0.1,
     erase_prob: float = 1.,
-    erase_area: Tuple[float, float] = (0.01, 0.05),
-    erase_ratio: Tuple[float, float] = (0.3, 3.3)
-) -> np.ndarray:
+    erase_area: Sequence[float] = (0.01, 0.05),
+    erase_ratio: Sequence[float] = (0.3, 3.3)
+) -> Union[np.ndarray, Tensor]:
     """Shuffle ticks within chunks, silence entries, erase a rectangle.
 
     The view that is a comment in the authors' data set class: ticks are
     shuffled inside chunks, a share of all entries is set to "no spike", and
-    one rectangle has no spike in any tick. "No spike" is -1 in a signed cube
-    (a signed or float kind) and 0 in one of 0 and 1 (uint8, bool).
+    one rectangle has no spike in any tick. "No spike" is -1 in signed spikes
+    (a signed or float kind) and 0 in those of 0 and 1 (uint8, bool). Depth
+    does not move.
 
     Args:
-        spikes (np.ndarray): (T, H, W).
-        rng: ``np.random`` or a ``RandomState``.
+        spikes (np.ndarray | Tensor): An array (T, H, W), or a batch
+            (B, T, H, W) on any device.
+        rng: ``np.random`` or a ``RandomState``. Defaults to None, torch's
+            generator of the device.
         chunk (int): Ticks that change places with each other; 0 or 1 for
             none. Defaults to 16.
         silence (float): Share of entries to silence. Defaults to 0.1.
         erase_prob (float): Probability of the rectangle. Defaults to 1.
-        erase_area (tuple[float, float]): Its share of the picture.
-            Defaults to (0.01, 0.05).
-        erase_ratio (tuple[float, float]): Its height over its width, drawn
+        erase_area (Sequence[float]): Its least and largest share of the
+            picture; (0, 0) for none. Defaults to (0.01, 0.05).
+        erase_ratio (Sequence[float]): Its height over its width, drawn
             evenly in the logarithm. Defaults to (0.3, 3.3).
 
     Returns:
-        np.ndarray: A new cube.
+        np.ndarray | Tensor: A new array or batch of the same shape and type.
 
     Raises:
-        ConfigError: If a share is not within 0 and 1.
+        ConfigError: If a share is not within 0 and 1, a range not ascending,
+            or the chunk negative.
     """
-    spikes = check_cube(spikes)
-    shares = (silence, erase_prob, *erase_area)
-    if not all(0 <= share <= 1 for share in shares):
-        raise ConfigError('Expected silence, erase_prob and erase_area from '
-                          f'0 to 1, but got {shares}.')
-    silent = 0 if spikes.dtype.kind in 'bu' else -1
-    order = np.arange(len(spikes))
-    for begin in range(0, len(spikes), max(chunk, 1)):
-        order[begin:begin + chunk] = rng.permutation(order[begin:begin +
-                                                           chunk])
-    view = spikes[order]
-    if silence:
-        view[rng.random_sample(view.shape) < silence] = silent
-    if rng.random_sample() < erase_prob:
-        top, left, height, width = _rectangle(view.shape[1:], rng, erase_area,
-                                              erase_ratio)
-        view[:, top:top + height, left:left + width] = silent
-    return view
+    _check(chunk, (silence, erase_prob), erase_area, erase_ratio)
+    is_batch = isinstance(spikes, Tensor)
+    # A copy, as torch takes neither flipped nor read-only arrays.
+    batch = spikes if is_batch else torch.from_numpy(
+        np.array(check_cube(spikes)))[None]
+    view = _shuffled(batch, rng, chunk)
+    silent = 0 if view.dtype in (torch.uint8, torch.bool) else -1
+    if silence > 0:
+        view.masked_fill_(
+            _uniform(view.shape, rng, view.device) < silence, silent)
+    for cube in view if erase_area[1] > 0 else ():
+        if erase_prob == 1 or _uniform((), rng) < erase_prob:
+            rows, columns = _rectangle(cube.shape[1:], rng, erase_area,
+                                       erase_ratio)
+            cube[:, rows, columns] = silent
+    return view if is_batch else view[0].numpy()
 
 
-def _rectangle(shape: Tuple[int, int], rng, area: Tuple[float, float],
-               ratio: Tuple[float, float]) -> Tuple[int, int, int, int]:
-    """Top, left, height and width."""
-    pixels = rng.uniform(*area) * shape[0] * shape[1]
-    tall = np.exp(rng.uniform(*np.log(ratio)))
-    height = min(max(int(round(np.sqrt(pixels * tall))), 1), shape[0])
-    width = min(max(int(round(np.sqrt(pixels / tall))), 1), shape[1])
-    top = rng.randint(0, shape[0] - height + 1)
-    left = rng.randint(0, shape[1] - width + 1)
-    return top, left, height, width
+def _check(chunk: int, shares: Sequence[float], area: Sequence[float],
+           ratio: Sequence[float]) -> None:
+    if chunk < 0:
+        raise ConfigError('Expected a chunk of 0 or more ticks, but got '
+                          f'{chunk}.')
+    if len(area) != 2 or area[0] > area[1] or not all(
+            0 <= share <= 1 for share in (*shares, *area)):
+        raise ConfigError(
+            'Expected silence, erase_prob and erase_area from 0 to 1, and '
+            'erase_area as two ascending shares, but got '
+            f'{(*shares, tuple(area))}.')
+    if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
+        raise ConfigError('Expected erase_ratio as two ascending numbers '
+                          f'above 0, but got {tuple(ratio)}.')
+
+
+def _uniform(shape: Sequence[int],
+             rng,
+             device: Optional[torch.device] = None) -> Tensor:
+    """Numbers in [0, 1)."""
+    if rng is None:
+        return torch.rand(shape, device=device)
+    return torch.as_tensor(rng.random_sample(shape), device=device)
+
+
+def _shuffled(spikes: Tensor, rng, chunk: int) -> Tensor:
+    """A copy with ticks in another order within their chunks."""
+    if chunk <= 1:
+        return spikes.clone()
+    batch, ticks = spikes.shape[:2]
+    # A random number plus the number of the chunk sorts within chunks.
+    keys = _uniform((batch, ticks), rng, spikes.device)
+    keys = keys + torch.arange(ticks, device=spikes.device) // chunk
+    images = torch.arange(batch, device=spikes.device)
+    return spikes[images[:, None], keys.argsort(dim=1)]
+
+
+def _rectangle(shape: Sequence[int], rng, area: Sequence[float],
+               ratio: Sequence[float]) -> Tuple[slice, slice]:
+    """Rows and columns."""
+    height, width = shape
+    share, tall, top, left = _uniform((4, ), rng).tolist()
+    pixels = (area[0] + share * (area[1] - area[0])) * height * width
+    tall = ratio[0] * (ratio[1] / ratio[0])**tall
+    rows = min(height, max(1, round((pixels * tall)**0.5)))
+    columns = min(width, max(1, round((pixels / tall)**0.5)))
+    top = int(top * (height - rows + 1))
+    left = int(left * (width - columns + 1))
+    return slice(top, top + rows), slice(left, left + columns)

@@ -11,7 +11,7 @@ from .losses import (contrastive_loss, garg_mask, masked_feature_loss,
                      range_mask, sig_loss, ssi_loss, ssi_terms,
                      uncertainty_loss)
 from .selection import pixel_filter, pseudo_label_mask
-from .strong_view import SpikeStrongView, strong_view
+from .strong_view import SpikeStrongView
 
 __all__ = [
     'ContrastiveLoss', 'DomainAdversarialLoss', 'DomainClassifier',
@@ -19,5 +19,5 @@ __all__ = [
     'SpikeStrongView', 'UncertaintyLoss', 'check_weights', 'contrastive_loss',
     'garg_mask', 'gradient_reversal', 'load_weights', 'masked_feature_loss',
     'pixel_filter', 'pseudo_label_mask', 'range_mask', 'sig_loss', 'ssi_loss',
-    'ssi_terms', 'strong_view', 'uncertainty_loss'
+    'ssi_terms', 'uncertainty_loss'
 ]

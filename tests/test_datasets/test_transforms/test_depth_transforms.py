@@ -140,6 +140,24 @@ def test_strong_view():
         SpikeStrongAug(drop=0.1)
 
 
+def test_strong_view_of_flipped_arrays_and_batches():
+    ones = np.ones((4, 100, 100), np.uint8)[:, ::-1]
+    ones.flags.writeable = False
+    view = strong_view(ones, np.random.RandomState(0), silence=0)
+    assert view.dtype == np.uint8 and set(np.unique(view)) == {0, 1}
+    batch = torch.ones(2, 4, 100, 100)
+    erased = strong_view(batch, chunk=0, silence=0) == -1
+    assert (batch == 1).all() and (erased == erased[:, :1]).all()
+    # one rectangle for each cube
+    assert not torch.equal(erased[0], erased[1])
+    kept = strong_view(batch, chunk=0, silence=0, erase_prob=0)
+    assert torch.equal(kept, batch) and kept is not batch
+    for wrong in (dict(chunk=-1), dict(erase_area=(0.5, 0.1)),
+                  dict(erase_ratio=(0, 1))):
+        with pytest.raises(ConfigError):
+            strong_view(batch, **wrong)
+
+
 def test_windows_of_a_recording(tmp_path):
     spikes = make_frame(0, (8, 16), 40)[2]
     path = str(tmp_path / 'long.dat')

@@ -12,8 +12,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
 
-from mmext.models.distillers import check_weights, load_weights, strong_view
+from mmext.models.distillers import check_weights, load_weights
 from mmext.models.teachers import GroupEMA
+from mmext.spike import strong_view
 from mmext.utils.user_error import ConfigError, MissingFileError
 from tests.tiny_depth import ROOT, depth_config, depth_model, depth_sample
 
@@ -309,7 +310,7 @@ def test_strong_view_is_for_the_student_only():
     for start in range(0, TICKS, 4):
         block = slice(start, start + 4)
         assert torch.equal(mixed[:, block].sum(1), x[:, block].sum(1))
-    with pytest.raises(ConfigError, match='silence in'):
+    with pytest.raises(ConfigError, match='silence'):
         MODELS.build(dict(type='mmext.SpikeStrongView', silence=2))
 
 
