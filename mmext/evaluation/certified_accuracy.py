@@ -8,7 +8,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from mmext.models.lipschitz.certificates import check_eps
+from mmext.models.lipschitz.boxes import check_eps
 from mmext.registry import METRICS
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError

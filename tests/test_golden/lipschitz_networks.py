@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmext.models.lipschitz import certificates, ensemble, losses
+from mmext.models.lipschitz import boxes, certificates, ensemble, losses
 from mmext.models.lipschitz.attacks import pgd_attack
 from mmext.models.lipschitz.bound_heads import BoundMLP
 from mmext.models.lipschitz.bounds import Bounds
@@ -30,8 +30,7 @@ def rows(weight: Tensor) -> Tensor:
 
 
 def layer_numbers(data: Recorded, prefix: str = '') -> List[int]:
-    return sorted(
-        int(i) for _, i in data.match(rf'{prefix}L(\d+)_weight'))
+    return sorted(int(i) for _, i in data.match(rf'{prefix}L(\d+)_weight'))
 
 
 def pure_net(data: Recorded, prefix: str = '') -> DistanceNet:
@@ -39,8 +38,11 @@ def pure_net(data: Recorded, prefix: str = '') -> DistanceNet:
     numbers = layer_numbers(data, prefix)
     weights = [rows(data[f'{prefix}L{i}_weight']) for i in numbers]
     net = build_network(
-        'mlp', len(weights[-1]), input_size=data.raw('x').shape[1:],
-        depth=len(weights), width=len(weights[0]) / 1024)
+        'mlp',
+        len(weights[-1]),
+        input_size=data.raw('x').shape[1:],
+        depth=len(weights),
+        width=len(weights[0]) / 1024)
     state = {
         f'body.layers.fc{i + 1}.weight': w
         for i, w in enumerate(weights[:-1])
@@ -150,13 +152,14 @@ def pure_certificates(data: Recorded, run: Run) -> None:
     logits = net(x)
     before = None
     for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
-        lipschitz = decide(
-            data, net.lipschitz_residual(x, y, eps), f'e{j}_lip')
-        data.near(certificates.lipschitz_residual(logits, y, eps),
-                  data[f'e{j}_lip_res'])
-        box = certificates.eps_box(x, eps)
+        lipschitz = decide(data, net.lipschitz_residual(x, y, eps),
+                           f'e{j}_lip')
+        data.near(
+            certificates.lipschitz_residual(logits, y, eps),
+            data[f'e{j}_lip_res'])
+        box = boxes.eps_box(x, eps)
         interval = decide(data, net.residual(box, y), f'e{j}_ibp')
-        box = certificates.eps_box(x, eps, data['down'], data['up'])
+        box = boxes.eps_box(x, eps, data['down'], data['up'])
         residual = net.residual(box, y)
         clamped = decide(data, residual, f'e{j}_ibpclamp')
         data.equal(residual.argmax(1) == y, f'e{j}_official_cert')
@@ -173,8 +176,7 @@ def user_units(data: Recorded, run: Run) -> None:
     mean, std = data['mean'].double().cpu(), data.number('std')
     data.near((1 - mean) / std, data['up'])
     data.near((0 - mean) / std, data['down'])
-    certifier = Certifier(
-        net.body, net.head, mean, std, sound_rounding=False)
+    certifier = Certifier(net.body, net.head, mean, std, sound_rounding=False)
     for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
         found = certifier.residual(x, y, eps * std)
         data.close(found.value, f'e{j}_ibpclamp_res')
@@ -195,11 +197,13 @@ def pure_layers(data: Recorded, run: Run) -> None:
     radii = data.raw('eps_list_normalised').tolist()
     layers = distance_modules(net)
     outputs: List[Bounds] = []
-    hooks = [m.register_forward_hook(lambda m, args, out: outputs.append(out))
-             for m in layers]
+    hooks = [
+        m.register_forward_hook(lambda m, args, out: outputs.append(out))
+        for m in layers
+    ]
     for _, j in data.match(r'e(\d+)_layer0_out'):
         outputs.clear()
-        net(certificates.eps_box(x, radii[int(j)], data['down'], data['up']))
+        net(boxes.eps_box(x, radii[int(j)], data['down'], data['up']))
         assert len(outputs) == data.count(rf'e{j}_layer\d+_out')
         for i, out in enumerate(outputs):
             for name, value in zip(('out', 'lower', 'upper'), out):
@@ -219,14 +223,23 @@ def attacked(data: Recorded, run: Run) -> None:
     eps = data.raw('eps_list_normalised').tolist()[PGD_EPS_INDEX]
     box = data['down'], data['up']
     data.close(net(x), 'pgd_clean_logits_pinf')
-    residual = net.residual(certificates.eps_box(x, eps, *box), y)
+    residual = net.residual(boxes.eps_box(x, eps, *box), y)
     certified = certificates.certified(residual, y)
     data.equal(certified, 'pgd_cert_at_moved_buffers')
     for key, p in data.match(r'pgd_p([^_]+)_x'):
         with p_norm(net, number(p)):
             found = pgd_attack(
-                net, x, y, eps, box, steps=PGD_STEPS, restarts=1, loss='ce',
-                step_size=eps / 4, random_start=False, keep='last')
+                net,
+                x,
+                y,
+                eps,
+                box,
+                steps=PGD_STEPS,
+                restarts=1,
+                loss='ce',
+                step_size=eps / 4,
+                random_start=False,
+                keep='last')
             data.close(found, key)
             data.close(net(found), f'pgd_p{p}_logits')
         assert (net(found).argmax(1) == y)[certified].all()
@@ -237,7 +250,7 @@ def radii_per_channel(data: Recorded, run: Run) -> None:
     """Property 20: a std per channel makes the ball a box."""
     net, x, y = at_eval(data), data['x'], data['label']
     put_means(net, data['pgd_running_mean'])
-    box = certificates.eps_box(x, data['aniso_eps'], data['down'], data['up'])
+    box = boxes.eps_box(x, data['aniso_eps'], data['down'], data['up'])
     data.close(net.residual(box, y), 'aniso_res')
 
 
@@ -278,12 +291,13 @@ def hybrid_net(data: Recorded) -> DistanceNet:
             f'head.{name}.bias': data[f'L{i}_bias']
         })
     features = MLPFeature(
-        data.raw('x').shape[1:], depth=len(body),
+        data.raw('x').shape[1:],
+        depth=len(body),
         width=len(data.raw('L0_weight')) / 1024)
     hidden, classes = len(data.raw(f'L{first}_bias')), len(
         data.raw(f'L{second}_bias'))
-    net = DistanceNet(features,
-                      BoundMLP(features.out_features, hidden, classes))
+    net = DistanceNet(features, BoundMLP(features.out_features, hidden,
+                                         classes))
     missing = net.to(data['x']).load_state_dict(state, strict=False)
     assert not missing.unexpected_keys
     put_means(net, data['running_mean'])
@@ -300,7 +314,7 @@ def hybrid_certificates(data: Recorded, run: Run) -> None:
             data.close(net(x), key)
     ends = data['down'], data['up']
     for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
-        box = certificates.eps_box(x, eps, *ends)
+        box = boxes.eps_box(x, eps, *ends)
         residual = net.residual(box, y)
         decide(data, residual, f'e{j}_ibpclamp')
         data.equal(residual.argmax(1) == y, f'e{j}_official_cert')
@@ -308,8 +322,8 @@ def hybrid_certificates(data: Recorded, run: Run) -> None:
         if f'e{j}_feat_out' not in data:
             continue
         feat = net.body(box)
-        parts = dict(feat=feat, fc1=net.head.fc1(feat),
-                     tanh=net.head.hidden(feat))
+        parts = dict(
+            feat=feat, fc1=net.head.fc1(feat), tanh=net.head.hidden(feat))
         for key, name, end in data.match(
                 rf'e{j}_(feat|fc1|tanh)_(out|lower|upper)'):
             data.close(getattr(parts[name], dict(out='x').get(end, end)), key)
@@ -331,8 +345,8 @@ def hybrid_training(data: Recorded, run: Run) -> None:
         residual = net.head.lipschitz_residual(features, y,
                                                data.number('train_eps'))
         k = number(kappa)
-        loss = k * losses.cross_entropy_residual(residual, y) + (
-            1 - k) * losses.cross_entropy_residual(
+        loss = k * losses.cross_entropy_residual(
+            residual, y) + (1 - k) * losses.cross_entropy_residual(
                 losses.margins(logits, y), y)
         data.close(loss, key)
         data.close(logits, 'train_logits')
@@ -357,7 +371,7 @@ def averages(data: Recorded, run: Run) -> None:
     data.close(logits, 'member_logits')
     data.close(ensemble.average(logits), 'fusion_logits')
     for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
-        box = certificates.eps_box(x, eps, data['down'], data['up'])
+        box = boxes.eps_box(x, eps, data['down'], data['up'])
         residuals = torch.stack([
             certificates.interval_residual(*member(box)[1:], y)
             for member in members
@@ -436,8 +450,7 @@ def architectures(data: Recorded, run: Run) -> None:
     hidden, classes = (int(data.number(k)) for k in ('hidden', 'num_classes'))
     widths = dict(conv=data.number('conv_net_width') / 32)
     seed, eps = data.number('fill_seed'), data.number('bound_eps')
-    assert math.isclose(
-        data.number('input_seed_factor'), 0.013 * (1 + seed))
+    assert math.isclose(data.number('input_seed_factor'), 0.013 * (1 + seed))
     for name in {name for _, name in data.match(r'(.+)_nparams')}:
         arch = name.replace('_feature', '')
         options = dict(hidden=hidden)

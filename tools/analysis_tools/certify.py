@@ -16,7 +16,7 @@ from mmengine.registry import MODELS
 
 from mmext.apis.certified_model import prepare_certified, warn_resampling
 from mmext.models.classification.certification import CertifiedPredictions
-from mmext.models.lipschitz.certificates import check_eps
+from mmext.models.lipschitz.boxes import check_eps
 from mmext.utils.config_io import load_config
 from mmext.utils.io import safe_load
 from mmext.utils.launch import (add_common_arguments, brings_weights,

@@ -15,7 +15,8 @@ from torch import Tensor
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import autoattack, pgd_attack
 from ..lipschitz.bounds import Bounds, CertificationError, check_certifiable
-from ..lipschitz.certificates import check_eps, warn_large_eps, worst_margin
+from ..lipschitz.boxes import check_eps, warn_large_eps
+from ..lipschitz.certificates import worst_margin
 from ..lipschitz.certifier import METHODS, Certifier, Residual
 from ..lipschitz.p_norm import distance_modules, p_norm
 

@@ -14,8 +14,8 @@ from mmext.registry import MODELS
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.bound_heads import BoundMLP, DistanceHead
 from ..lipschitz.bounds import Bounds
-from ..lipschitz.certificates import (check_eps, lipschitz_residual,
-                                      warn_large_eps)
+from ..lipschitz.boxes import check_eps, warn_large_eps
+from ..lipschitz.certificates import lipschitz_residual
 
 Features = Tuple[Union[Tensor, Bounds], ...]
 

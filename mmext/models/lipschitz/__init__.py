@@ -5,9 +5,10 @@ from .attacks import pgd_attack
 from .averaging import recalibrate_mean_shift
 from .bound_heads import BoundMLP, DistanceHead
 from .bounds import Bounds, CertificationError
-from .certificates import (certified, eps_box, head_margin_bounds, input_box,
-                           interval_residual, lipschitz_residual,
-                           normalised_eps, radius_from_margin, rounding_slack)
+from .boxes import eps_box, input_box, normalised_eps
+from .certificates import (certified, head_margin_bounds, interval_residual,
+                           lipschitz_residual, radius_from_margin,
+                           rounding_slack)
 from .certifier import Certifier, Residual, require_certifiable
 from .ensemble_certifier import EnsembleCertifier
 from .functional import (inf_distance_bounds, inf_distance_bounds_conv2d,

@@ -9,6 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmext.utils.dependency import has, require
+from mmext.utils.user_error import ConfigError
+from .boxes import Numbers, per_channel
+from .certificates import worst_margin
 
 LOSSES = ('margin', 'ce')
 AUTOATTACK_PACKAGES = ('autoattack', 'torchattacks')
@@ -28,27 +31,8 @@ def wrong_margin(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         Tensor: Shape (B, ); positive where the prediction is wrong.
     """
-    right = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], float('-inf'))
-    return others.amax(1) - right[:, 0]
-
-
-def per_channel(value: Union[float, Sequence[float], Tensor],
-                x: Tensor) -> Tensor:
-    """``value`` as a tensor that broadcasts against the batch ``x``.
-
-    Args:
-        value (float | Sequence[float] | Tensor): A number, one number for
-            each channel, or anything that broadcasts already.
-        x (Tensor): Shape (B, C, ...).
-
-    Returns:
-        Tensor: On the device and in the dtype of ``x``.
-    """
-    value = torch.as_tensor(value, dtype=x.dtype, device=x.device)
-    if value.dim() == 1:
-        value = value.reshape(-1, *[1] * (x.dim() - 2))
-    return value
+    right = logits.gather(1, labels[:, None])[:, 0]
+    return worst_margin(logits, labels) - right
 
 
 @contextmanager
@@ -113,13 +97,13 @@ def _checked(forward: Callable, loss: Union[str, Sequence[str]], steps: int,
     losses = (loss, ) if isinstance(loss, str) else tuple(loss)
     unknown = [name for name in losses if name not in LOSSES]
     if unknown or not losses:
-        raise ValueError(f"loss is 'margin', 'ce' or a list of them, but got "
-                         f'{loss!r}.')
+        raise ConfigError("loss is 'margin', 'ce' or a list of them, but got "
+                          f'{loss!r}.')
     if steps < 0 or restarts < 1:
-        raise ValueError('An attack takes steps >= 0 and restarts >= 1, but '
-                         f'got steps={steps}, restarts={restarts}.')
+        raise ConfigError('An attack takes steps >= 0 and restarts >= 1, but '
+                          f'got steps={steps}, restarts={restarts}.')
     if keep not in ('best', 'last'):
-        raise ValueError(f"keep is 'best' or 'last', but got {keep!r}.")
+        raise ConfigError(f"keep is 'best' or 'last', but got {keep!r}.")
     if isinstance(forward, nn.Module) and forward.training:
         raise ValueError(
             'The attacked network is in train mode, where its batch '
@@ -130,7 +114,7 @@ def _checked(forward: Callable, loss: Union[str, Sequence[str]], steps: int,
 def pgd_attack(forward: Callable[[Tensor], Tensor],
                x: Tensor,
                labels: Tensor,
-               eps: Union[float, Sequence[float], Tensor],
+               eps: Numbers,
                box: Optional[Box] = None,
                steps: int = 100,
                restarts: int = 5,
@@ -185,8 +169,8 @@ def pgd_attack(forward: Callable[[Tensor], Tensor],
         gradient.
 
     Raises:
-        ValueError: If an option is none of those listed, or the network is a
-            module in train mode.
+        ConfigError: If an option is none of those listed.
+        ValueError: If the network is a module in train mode.
 
     Examples:
         >>> adv = pgd_attack(model, x, y, eps=0.1 / 0.3081, steps=100)

@@ -7,9 +7,8 @@ import torch.nn as nn
 from torch import Tensor
 
 from .bounds import Bounds, Value, check_certifiable
-from .certificates import (Numbers, bisect_radius, certified, check_eps,
-                           input_box, normalised_eps, rounding_slack,
-                           widened_eps)
+from .boxes import Numbers, check_eps, input_box, normalised_eps, widened_eps
+from .certificates import bisect_radius, certified, rounding_slack
 from .p_norm import distance_modules
 from .rounding import RoundingTracker, unit_roundoff
 

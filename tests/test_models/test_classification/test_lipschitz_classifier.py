@@ -9,7 +9,7 @@ from mmengine.structures import BaseDataElement
 
 from mmext.models.classification import lip_backbones
 from mmext.models.classification.certification import CertifyOptions
-from mmext.models.lipschitz import certificates
+from mmext.models.lipschitz import boxes
 from mmext.models.lipschitz.attacks import pgd_attack
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.models.lipschitz.p_norm import get_p, set_p
@@ -237,7 +237,7 @@ def test_states_that_are_refused(caplog):
 def test_radii_in_normalised_units_warn(monkeypatch):
     """0.3 / 0.3081: between 0 and 1, but in reach of mid-grey."""
     said = []
-    monkeypatch.setattr(certificates, 'print_log',
+    monkeypatch.setattr(boxes, 'print_log',
                         lambda text, **kwargs: said.append(text))
     build(classifier(certify=dict(eps=[0.3, 0.49])))
     assert not said
@@ -251,8 +251,7 @@ def test_evaluation_at_a_finite_p_warns(monkeypatch):
     said = []
     monkeypatch.setattr(lip_backbones, 'print_log',
                         lambda text, **kwargs: said.append(text))
-    head = dict(
-        type='LinearClsHead', num_classes=CLASSES, in_channels=24)
+    head = dict(type='LinearClsHead', num_classes=CLASSES, in_channels=24)
     model = build(classifier(head, type='ImageClassifier'))
     x = preprocessed(model, images())['inputs']
     model(x)  # training

@@ -12,16 +12,12 @@ from hypothesis import strategies as st
 
 from mmext.models.lipschitz.bound_heads import BoundMLP
 from mmext.models.lipschitz.bounds import Bounds, CertificationError
-from mmext.models.lipschitz.certificates import (bisect_radius, certified,
-                                                 certified_from_radius,
-                                                 check_eps, eps_box,
-                                                 head_margin_bounds, input_box,
-                                                 interval_residual,
-                                                 lipschitz_residual,
-                                                 normalised_eps,
-                                                 radius_from_margin,
-                                                 rounding_slack, widened_eps,
-                                                 worst_margin)
+from mmext.models.lipschitz.boxes import (check_eps, eps_box, input_box,
+                                          normalised_eps, widened_eps)
+from mmext.models.lipschitz.certificates import (
+    bisect_radius, certified, certified_from_radius, head_margin_bounds,
+    interval_residual, lipschitz_residual, radius_from_margin, rounding_slack,
+    worst_margin)
 from mmext.models.lipschitz.certifier import Certifier, require_certifiable
 from mmext.models.lipschitz.networks import build_network
 from mmext.models.lipschitz.p_norm import distance_modules, p_norm, set_p

@@ -19,7 +19,7 @@ from mmext.models.lipschitz.bounds import (BoundAdaptiveAvgPool2d,
                                            BoundFlatten, BoundMaxPool2d,
                                            Bounds, BoundTanh,
                                            CertificationError, Negate)
-from mmext.models.lipschitz.certificates import eps_box
+from mmext.models.lipschitz.boxes import eps_box
 from mmext.models.lipschitz.layers import (LpDistConv2d, LpDistLinear,
                                            MeanShift, ScaledLinear)
 from mmext.models.lipschitz.p_norm import (distance_modules, get_p, p_norm,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mmext.models.lipschitz.bounds import Bounds
-from mmext.models.lipschitz.certificates import eps_box
+from mmext.models.lipschitz.boxes import eps_box
 from mmext.models.lipschitz.networks import (AlexNetFeature, DistanceNet,
                                              LeNetFeature, VGGFeature,
                                              build_network)
