@@ -14,6 +14,7 @@ import atexit
 import os
 import re
 import sys
+import time
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, version
@@ -384,6 +385,11 @@ def _leave_process_group() -> None:
     from torch import distributed
     if distributed.is_initialized():
         distributed.destroy_process_group()
+        # DDP may keep the group and its threads alive. A thread that then
+        # drops the tensor of a finished collective asks for the interpreter
+        # lock, and asking while the interpreter ends is an abort. Here the
+        # lock is free for it.
+        time.sleep(0.5)
 
 
 def patch_cpu_distributed() -> None:
@@ -394,8 +400,9 @@ def patch_cpu_distributed() -> None:
     ``MMDistributedDataParallel`` a GPU index as ``device_ids``. With it the
     backend becomes gloo and the model stays on the CPU. Does nothing where
     CUDA is available. Call it before the Runner is built. The group is left
-    when the interpreter ends: gloo's threads abort a process that exits with
-    them running, now and then, after all its work is done.
+    when the interpreter ends, with time for gloo's threads to let go of their
+    last tensors: otherwise they abort the process now and then, after all
+    its work is done.
     """
     import torch
     if torch.cuda.is_available():
