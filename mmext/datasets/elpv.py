@@ -5,6 +5,7 @@ from typing import Dict, Iterator, List, Tuple
 from mmengine import list_from_file
 
 from mmext.registry import DATASETS
+from mmext.utils.user_error import BadFileError, ConfigError
 from .data_help import DataHelp
 from .listed_images import ListedImages
 from .subset import stratified_order
@@ -51,7 +52,7 @@ class ELPVDataset(ListedImages):
         **kwargs: See ``mmpretrain.datasets.BaseDataset``.
 
     Raises:
-        ValueError: If there is no such split or number of classes.
+        ConfigError: If there is no such split or number of classes.
         FileNotFoundError: When the list is read, if it or its images are
             missing.
 
@@ -81,11 +82,11 @@ python -m zipfile -e downloads/elpv_dataset-1.0.0.post1-py3-none-any.whl data/el
                  seed: int = 0,
                  **kwargs) -> None:
         if num_classes not in CLASSES:
-            raise ValueError('ELPVDataset expects num_classes to be one of '
-                             f'{list(CLASSES)}, but got {num_classes!r}.')
+            raise ConfigError('ELPVDataset expects num_classes to be one of '
+                              f'{list(CLASSES)}, but got {num_classes!r}.')
         if split not in SPLITS:
-            raise ValueError(f'ELPVDataset expects split to be one of '
-                             f'{list(SPLITS)}, but got {split!r}.')
+            raise ConfigError(f'ELPVDataset expects split to be one of '
+                              f'{list(SPLITS)}, but got {split!r}.')
         self.split = split
         self.seed = seed
         kwargs.setdefault('metainfo', dict(classes=CLASSES[num_classes]))
@@ -118,7 +119,7 @@ python -m zipfile -e downloads/elpv_dataset-1.0.0.post1-py3-none-any.whl data/el
                     raise ValueError
                 yield name, round(level), _TYPES.index(cell)
             except ValueError:
-                raise ValueError(
+                raise BadFileError(
                     f'{self.ann_file}, line {number}: expected an image, a '
                     "probability and a type, such as 'images/cell0001.png "
                     f"1.0 mono', but got {line!r}.") from None

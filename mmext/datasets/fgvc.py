@@ -6,6 +6,7 @@ from typing import Dict, List, NamedTuple, Tuple
 from mmengine import fileio
 
 from mmext.registry import DATASETS
+from mmext.utils.user_error import BadFileError, ConfigError
 from .data_help import classification_help, missing_data_error
 from .listed_images import ListedImages
 
@@ -47,7 +48,7 @@ class FGVCDataset(ListedImages):
         **kwargs: See ``mmpretrain.datasets.BaseDataset``.
 
     Raises:
-        ValueError: If there is no such task or split, or, when the list is
+        ConfigError: If there is no such task or split, or, when the list is
             read, if its classes are not those of the data set.
         FileNotFoundError: When the list is read, if it or its images are
             missing.
@@ -84,12 +85,12 @@ from https://github.com/KMnP/vpt (section "Datasets preperation").""")
                  split: str = 'train',
                  **kwargs) -> None:
         if task not in FGVC_TASKS:
-            raise ValueError(
+            raise ConfigError(
                 f'FGVCDataset expects task to be one of {list(FGVC_TASKS)}, '
                 f'but got {task!r}.')
         if split not in SPLITS:
-            raise ValueError(f'FGVCDataset expects split to be one of '
-                             f'{SPLITS}, but got {split!r}.')
+            raise ConfigError(f'FGVCDataset expects split to be one of '
+                              f'{SPLITS}, but got {split!r}.')
         found = FGVC_TASKS[task]
         self.task = task
         self.split = split
@@ -106,7 +107,7 @@ from https://github.com/KMnP/vpt (section "Datasets preperation").""")
 
         Raises:
             FileNotFoundError: If there is no ``train.json``.
-            ValueError: If the classes are not those of the data set.
+            BadFileError: If the classes are not those of the data set.
         """
         train_list = osp.join(osp.dirname(self.ann_file), 'train.json')
         if not fileio.exists(train_list):
@@ -119,19 +120,19 @@ from https://github.com/KMnP/vpt (section "Datasets preperation").""")
         known = listed if self.split == 'train' else fileio.load(train_list)
         for path, content in ((self.ann_file, listed), (train_list, known)):
             if not isinstance(content, dict):
-                raise ValueError(
+                raise BadFileError(
                     f'{path}: expected a JSON object of image names and '
                     f'class ids, but got a {type(content).__name__}.')
         ids = sorted(set(known.values()))
         if len(ids) != self.num_classes:
-            raise ValueError(
+            raise BadFileError(
                 f'{self.data_name} has {self.num_classes} classes, but '
                 f'{train_list} has {len(ids)}. Expected the lists of VPT for '
                 'this data set.')
         label_of = {id_: label for label, id_ in enumerate(ids)}
         unknown = sorted(set(listed.values()) - set(ids))
         if unknown:
-            raise ValueError(
+            raise BadFileError(
                 f'{self.ann_file} has class ids that {train_list} lacks, '
                 f'such as {unknown[:3]}. Expected lists of one origin.')
         return [(name, label_of[id_]) for name, id_ in listed.items()]

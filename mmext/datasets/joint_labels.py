@@ -9,6 +9,7 @@ from mmengine.dataset import force_full_init
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from mmext.registry import DATASETS
+from mmext.utils.user_error import ConfigError
 
 
 @DATASETS.register_module()
@@ -31,7 +32,7 @@ class JointLabelDataset:
             use or :meth:`full_init`. Defaults to False.
 
     Raises:
-        ValueError: If there is no data set or one has no classes.
+        ConfigError: If there is no data set or one has no classes.
 
     Example:
         >>> dataset = dict(
@@ -45,7 +46,7 @@ class JointLabelDataset:
                  datasets: Mapping[str, Union[dict, Any]],
                  lazy_init: bool = False) -> None:
         if not datasets:
-            raise ValueError(
+            raise ConfigError(
                 'JointLabelDataset expects at least one data set, but got '
                 f'{datasets!r}. Give datasets=dict(NAME=dict(type=...), ...).')
         self.datasets: Dict[str, Any] = {
@@ -58,7 +59,7 @@ class JointLabelDataset:
         for name, dataset in self.datasets.items():
             names = dataset.metainfo.get('classes')
             if not names:
-                raise ValueError(
+                raise ConfigError(
                     'JointLabelDataset needs the classes of each data set, '
                     f'but {name!r} has none. Give it '
                     'metainfo=dict(classes=(...)).')

@@ -7,6 +7,7 @@ from typing import Iterable, List, Tuple
 from mmengine import fileio
 from mmpretrain.datasets import BaseDataset
 
+from mmext.utils.user_error import BadFileError
 from .data_help import DataHelp, missing_data_error, unreadable_sample_error
 
 
@@ -53,7 +54,7 @@ class ListedImages(BaseDataset):
 
         Raises:
             FileNotFoundError: If the list or its images are missing.
-            ValueError: If the list is damaged, or a label does not fit.
+            BadFileError: If the list is damaged, or a label does not fit.
         """
         if not fileio.exists(self.ann_file):
             raise missing_data_error(self.data_name, self.ann_file,
@@ -61,7 +62,7 @@ class ListedImages(BaseDataset):
         samples = []
         for name, label in self.read_list():
             if not 0 <= label < self.num_classes:
-                raise ValueError(
+                raise BadFileError(
                     f'{self.data_name} has {self.num_classes} classes, but '
                     f'{name} has the label {label} in {self.ann_file}. Is '
                     'the list that of another data set?')

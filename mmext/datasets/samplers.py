@@ -5,6 +5,7 @@ from typing import Iterator, Optional, Sequence, Sized
 from torch.utils.data import Sampler
 
 from mmext.registry import DATA_SAMPLERS
+from mmext.utils.user_error import ConfigError
 
 
 @DATA_SAMPLERS.register_module()
@@ -26,7 +27,7 @@ class StreamSampler(Sampler):
             sampler; unused. Defaults to None.
 
     Raises:
-        ValueError: If ``shuffle`` is True.
+        ConfigError: If ``shuffle`` is True.
 
     Example:
         >>> train_dataloader = dict(
@@ -39,7 +40,7 @@ class StreamSampler(Sampler):
                  shuffle: bool = False,
                  seed: Optional[int] = None) -> None:
         if shuffle:
-            raise ValueError(
+            raise ConfigError(
                 'mmext.StreamSampler expects shuffle=False, but got '
                 f'shuffle={shuffle!r}: adaptation follows the order of the '
                 'stream. Remove the setting, or use DefaultSampler where '

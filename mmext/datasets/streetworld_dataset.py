@@ -8,6 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
 
 from mmext.registry import DATASETS, TRANSFORMS
+from mmext.utils.user_error import ConfigError
 from .streetworld import (CLASSES, PALETTE, Drive, Frame, Intrinsics,
                           StreetWorld, apply_weather, plan)
 
@@ -71,7 +72,8 @@ class RenderStreetWorld(BaseTransform):
         self.keys = tuple(keys)
         unknown = [k for k in self.keys if k not in _KEYS]
         if unknown or not self.keys:
-            raise ValueError(f'keys must be some of {_KEYS}, got {keys}')
+            raise ConfigError(f'Expected keys to be some of {_KEYS}, but got '
+                              f'{keys}.')
         self.to_float32 = to_float32
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:

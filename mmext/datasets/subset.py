@@ -8,6 +8,7 @@ from mmengine.dataset import force_full_init
 from mmengine.registry import DATASETS as ROOT_DATASETS
 
 from mmext.registry import DATASETS
+from mmext.utils.user_error import ConfigError
 
 
 def stratified_order(labels: Sequence[int], seed: int = 0) -> np.ndarray:
@@ -60,7 +61,7 @@ class SubsetDataset:
             use or :meth:`full_init`. Defaults to False.
 
     Raises:
-        ValueError: If not exactly one of ``fraction`` and ``num_samples`` is
+        ConfigError: If not exactly one of ``fraction`` and ``num_samples`` is
             given, one is out of range, or the data set has too few samples.
 
     Example:
@@ -79,18 +80,18 @@ class SubsetDataset:
                  seed: int = 0,
                  lazy_init: bool = False) -> None:
         if (fraction is None) == (num_samples is None):
-            raise ValueError(
+            raise ConfigError(
                 'SubsetDataset expects one of fraction and num_samples, but '
                 f'got fraction={fraction!r}, num_samples={num_samples!r}.')
         if fraction is not None and not 0 < fraction <= 1:
-            raise ValueError('SubsetDataset expects 0 < fraction <= 1, but '
-                             f'got {fraction!r}.')
+            raise ConfigError('SubsetDataset expects 0 < fraction <= 1, but '
+                              f'got {fraction!r}.')
         if num_samples is not None and num_samples < 1:
-            raise ValueError('SubsetDataset expects num_samples >= 1, but '
-                             f'got {num_samples!r}.')
+            raise ConfigError('SubsetDataset expects num_samples >= 1, but '
+                              f'got {num_samples!r}.')
         if skip < 0:
-            raise ValueError(f'SubsetDataset expects skip >= 0, but got '
-                             f'{skip!r}.')
+            raise ConfigError(f'SubsetDataset expects skip >= 0, but got '
+                              f'{skip!r}.')
         self.fraction = fraction
         self.num_samples = num_samples
         self.skip = skip
@@ -116,7 +117,7 @@ class SubsetDataset:
         """Read the list of the data set and draw the part.
 
         Raises:
-            ValueError: If the data set has too few samples.
+            ConfigError: If the data set has too few samples.
         """
         if self._fully_initialized:
             return
@@ -126,7 +127,7 @@ class SubsetDataset:
         if wanted is None:
             wanted = max(round(self.fraction * len(labels)), len(set(labels)))
         if self.skip + wanted > len(labels):
-            raise ValueError(
+            raise ConfigError(
                 f'SubsetDataset wants {wanted} samples after the first '
                 f'{self.skip}, but the data set has {len(labels)}. Lower '
                 'num_samples, fraction or skip.')
@@ -139,7 +140,7 @@ class SubsetDataset:
     def _label(self, index: int) -> int:
         label = self.dataset.get_data_info(index)['gt_label']
         if np.ndim(label) != 0:
-            raise ValueError(
+            raise ConfigError(
                 'SubsetDataset expects one label an image, but sample '
                 f'{index} has gt_label={label!r}.')
         return int(label)

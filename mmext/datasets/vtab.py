@@ -5,6 +5,7 @@ from typing import Dict, Iterator, Tuple
 from mmengine import list_from_file
 
 from mmext.registry import DATASETS
+from mmext.utils.user_error import BadFileError, ConfigError
 from .data_help import classification_help
 from .listed_images import ListedImages
 
@@ -53,7 +54,7 @@ class VTABDataset(ListedImages):
         **kwargs: See ``mmpretrain.datasets.BaseDataset``.
 
     Raises:
-        ValueError: If there is no such task or split.
+        ConfigError: If there is no such task or split.
         FileNotFoundError: When the list is read, if it or its images are
             missing.
 
@@ -84,12 +85,12 @@ data/vtab-1k (or set data_root).""")
                  split: str = 'train800val200',
                  **kwargs) -> None:
         if task not in VTAB_TASKS:
-            raise ValueError(
+            raise ConfigError(
                 f'VTABDataset expects task to be one of {list(VTAB_TASKS)}, '
                 f'but got {task!r}.')
         if split not in SPLITS:
-            raise ValueError(f'VTABDataset expects split to be one of '
-                             f'{SPLITS}, but got {split!r}.')
+            raise ConfigError(f'VTABDataset expects split to be one of '
+                              f'{SPLITS}, but got {split!r}.')
         self.task = task
         self.split = split
         self.data_name = f'VTAB-1k {task}'
@@ -104,14 +105,14 @@ data/vtab-1k (or set data_root).""")
         """Yield name and label of each line.
 
         Raises:
-            ValueError: If a line is not ``NAME LABEL``.
+            BadFileError: If a line is not ``NAME LABEL``.
         """
         for number, line in enumerate(list_from_file(self.ann_file), 1):
             if not line.strip():
                 continue
             name, _, label = line.strip().rpartition(' ')
             if not name or not label.isdigit():
-                raise ValueError(
+                raise BadFileError(
                     f'{self.ann_file}, line {number}: expected an image and '
                     f"a label, such as 'images/test/000000.jpg 3', but got "
                     f'{line!r}.')

@@ -6,6 +6,7 @@ from typing import Callable, Dict, Tuple
 import cv2
 import numpy as np
 
+from mmext.utils.user_error import ConfigError
 from .pseudo_depth import (CAMVID_SURFACES, Surfaces, estimate_horizon,
                            guided_filter, pseudo_depth)
 from .weather_particles import (add_lamp, lens_drops, rain_streaks,
@@ -342,14 +343,14 @@ def add_weather(image: np.ndarray,
         ndarray: BGR ``(H, W, 3)`` uint8.
 
     Raises:
-        ValueError: If domain or severity is unknown.
+        ConfigError: If domain or severity is unknown.
 
     Examples:
         >>> foggy = add_weather(image, labels, 'fog', severity=2,
         ...                     seed=weather_seed('f00030', 'fog'))
     """
     if domain not in WEATHER or severity not in (1, 2, 3):
-        raise ValueError(
+        raise ConfigError(
             f'Expected a domain of {list(WEATHER)} and a severity of 1, 2 or '
             f'3, but got {domain!r} and {severity!r}.')
     scene = Scene(image, labels, surfaces)

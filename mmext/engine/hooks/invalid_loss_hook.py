@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from mmext.registry import HOOKS
+from mmext.utils.user_error import ConfigError
 
 _ACTIONS = ('raise', 'skip', 'restore')
 
@@ -37,7 +38,7 @@ class InvalidLossHook(Hook):
             skipping for ever hides the cause. Defaults to 20.
 
     Raises:
-        ValueError: If an argument is out of range.
+        ConfigError: If an argument is out of range.
         FloatingPointError: While training, if the loss is not finite and
             ``action`` is 'raise', or ``patience`` is used up, or there is
             nothing to restore, or the model's ``train_step`` does not call
@@ -57,13 +58,13 @@ class InvalidLossHook(Hook):
                  interval: int = 1,
                  patience: int = 20) -> None:
         if action not in _ACTIONS:
-            raise ValueError(f'Expected action to be one of {_ACTIONS}, but '
-                             f'got {action!r}.')
+            raise ConfigError(f'Expected action to be one of {_ACTIONS}, but '
+                              f'got {action!r}.')
         if interval < 1 or patience < 1:
-            raise ValueError('Expected interval and patience to be at least '
-                             f'1, but got {interval} and {patience}.')
+            raise ConfigError('Expected interval and patience to be at least '
+                              f'1, but got {interval} and {patience}.')
         if action == 'skip' and interval != 1:
-            raise ValueError(
+            raise ConfigError(
                 "Expected interval=1 with action='skip', as one update that "
                 f'is not checked spoils the weights, but got {interval}.')
         self.action = action

@@ -16,6 +16,7 @@ from mmext.models.lipschitz.averaging import (recalibrate_mean_shift,
 from mmext.models.lipschitz.p_norm import p_norm
 from mmext.registry import HOOKS
 from mmext.utils.rng import get_rng_state, set_rng_state
+from mmext.utils.user_error import ConfigError
 from .mean_teacher_hook import MeanTeacherHook, _stepped, _unwrapped
 
 _BUFFERS = dict(live=True, average='average', recalibrate=True)
@@ -59,7 +60,7 @@ class LipschitzEMAHook(MeanTeacherHook):
             weights too. Defaults to True.
 
     Raises:
-        ValueError: If an option has a value that does not exist.
+        ConfigError: If an option has a value that does not exist.
 
     Examples:
         >>> custom_hooks = [
@@ -78,14 +79,19 @@ class LipschitzEMAHook(MeanTeacherHook):
                  eval_scope: str = 'all',
                  evaluate_live: bool = True) -> None:
         if buffers not in _BUFFERS:
-            raise ValueError(f'buffers is one of {sorted(_BUFFERS)}, but got '
-                             f'{buffers!r}.')
+            raise ConfigError(
+                f'Expected buffers to be one of {sorted(_BUFFERS)}, but got '
+                f"{buffers!r}. 'live' is as published.")
         if eval_scope not in ('all', 'clean_only'):
-            raise ValueError("eval_scope is 'all' or 'clean_only', but got "
-                             f'{eval_scope!r}.')
+            raise ConfigError(
+                "Expected eval_scope to be 'all' (everything is of the "
+                "average) or 'clean_only' (as in the authors' code), but got "
+                f'{eval_scope!r}.')
         if recalibrate_batches < 1:
-            raise ValueError('recalibrate_batches is at least 1, but got '
-                             f'{recalibrate_batches}.')
+            raise ConfigError(
+                'Expected recalibrate_batches to be at least 1, but got '
+                f"{recalibrate_batches}. For no recalibration set buffers to "
+                "'live' or 'average'.")
         warmup_decay(decay, warmup, 0, 0)  # refuses another warm-up
         super().__init__(
             decay=decay, update_buffers=_BUFFERS[buffers], update='iter')

@@ -11,6 +11,7 @@ from torch import nn
 
 from mmext.models.teachers import GroupEMA
 from mmext.registry import HOOKS
+from mmext.utils.user_error import ConfigError
 
 
 @HOOKS.register_module()
@@ -62,12 +63,14 @@ class MeanTeacherHook(Hook):
                  save: str = 'teacher',
                  begin: int = 0) -> None:
         if update not in ('iter', 'manual'):
-            raise ValueError(
-                f"update is 'iter' or 'manual', but got {update!r}.")
+            raise ConfigError(
+                f"Expected update to be 'iter' or 'manual' (a loss or loop "
+                f'calls it), but got {update!r}.')
         for name, value in (('evaluate', evaluate), ('save', save)):
             if value not in ('teacher', 'student'):
-                raise ValueError(
-                    f"{name} is 'teacher' or 'student', but got {value!r}.")
+                raise ConfigError(
+                    f"Expected {name} to be 'teacher' or 'student', but got "
+                    f'{value!r}.')
         if update_buffers is None:
             update_buffers = update == 'iter'
         self.options = dict(

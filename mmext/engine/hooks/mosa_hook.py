@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from mmext.models.adapters import MoSAModel
 from mmext.models.adapters.checkpoint import save_adapter
 from mmext.registry import HOOKS
+from mmext.utils.user_error import ConfigError
 
 _FIVE_LINES = '''model = dict(
     type='mmext.MoSAModel',
@@ -64,10 +65,10 @@ class MoSAHook(Hook):
             Defaults to True.
 
     Raises:
-        TypeError: If the model is not wrapped by ``MoSAModel``; a hook
-            cannot create parameters.
-        ValueError: On resume, if the checkpoint was written with other
-            options or without this hook; nothing is loaded then.
+        ConfigError: If the model is not wrapped by ``MoSAModel``; a hook
+            cannot create parameters. On resume, if the checkpoint was
+            written with other options or without this hook; nothing is
+            loaded then.
 
     Examples:
         >>> custom_hooks = [dict(type='mmext.MoSAHook', interval=50)]
@@ -80,9 +81,8 @@ class MoSAHook(Hook):
                  export: Optional[str] = None,
                  export_merged: bool = True) -> None:
         if interval < 1:
-            raise ValueError(
-                f'interval is a positive number of iterations, got {interval}.'
-            )
+            raise ConfigError('Expected interval to be at least 1 iteration, '
+                              f'but got {interval}. Leave it out for 50.')
         self.interval = interval
         self.export = export
         self.export_merged = export_merged
@@ -96,7 +96,7 @@ class MoSAHook(Hook):
         model = model.module if is_model_wrapper(model) else model
         model = getattr(model, '_orig_mod', model)
         if not isinstance(model, MoSAModel):
-            raise TypeError(
+            raise ConfigError(
                 'MoSAHook needs a model of type mmext.MoSAModel, but it is a '
                 f'{type(model).__name__}. A hook cannot create parameters; '
                 f'wrap the model in your config:\n\n{_FIVE_LINES}')
@@ -149,7 +149,7 @@ class MoSAHook(Hook):
         if not runner._resume:
             return
         if 'mosa' not in checkpoint:
-            raise ValueError(
+            raise ConfigError(
                 'The checkpoint to resume from holds no state of MoSA: it '
                 'was written without MoSAHook, so the draws would start '
                 'again from the seed. Start a new run from its weights '

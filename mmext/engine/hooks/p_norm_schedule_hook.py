@@ -14,6 +14,7 @@ from mmext.models.lipschitz.boxes import check_eps
 from mmext.models.lipschitz.p_norm import distance_modules
 from mmext.models.lipschitz.schedules import LpSchedule, check_schedule
 from mmext.registry import HOOKS
+from mmext.utils.user_error import ConfigError
 
 _HEAD = ('eps', 'kappa', 'lam')
 
@@ -101,7 +102,7 @@ class PNormScheduleHook(Hook):
         model = _unwrapped(runner)
         self._layers = list(distance_modules(model))
         if not self._layers:
-            raise ValueError(
+            raise ConfigError(
                 'PNormScheduleHook found no distance layer in the model. '
                 'Use a backbone such as mmext.LipMLP, or remove the hook.')
         heads = [
@@ -116,7 +117,7 @@ class PNormScheduleHook(Hook):
         _check_optimizer(runner)
         if self.lr:
             if runner.param_schedulers:
-                raise ValueError(
+                raise ConfigError(
                     'PNormScheduleHook(lr=True) sets the learning rate; '
                     'remove param_scheduler from the config, or lr=True.')
             for group in _groups(runner):
@@ -270,6 +271,6 @@ def _check_optimizer(runner: Runner) -> None:
     if groups and all(group['p_norm'] is None
                       for group in groups) and any(group['weight_decay']
                                                    for group in groups):
-        raise ValueError(
+        raise ConfigError(
             "The optimizer decays in the l_p norm, but no group has a p_norm. "
             "Set optim_wrapper.constructor='mmext.LpOptimWrapperConstructor'.")

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from mmext.models.lipschitz.p_norm import distance_modules
 from mmext.registry import (OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS,
                             OPTIMIZERS)
+from mmext.utils.user_error import ConfigError
 
 
 def lp_decay(weight: Tensor, p: float, eps: float = 1e-10) -> Tensor:
@@ -79,7 +80,7 @@ class AdamWLp(torch.optim.AdamW):
     Raises:
         TypeError: If a parameter is of half precision, where ``eps`` and
             most of the decay are zero.
-        ValueError: If ``p_norm`` is not positive.
+        ConfigError: If ``p_norm`` is not positive.
 
     Example:
         >>> optim_wrapper = dict(
@@ -116,7 +117,7 @@ class AdamWLp(torch.optim.AdamW):
                                self.defaults.get('p_norm', self._p_norm))
         p = param_group['p_norm']
         if p is not None and not p > 0:
-            raise ValueError(f'p_norm is positive, inf or None, but got {p}.')
+            raise ConfigError(f'p_norm is positive, inf or None, but got {p}.')
         super().add_param_group(param_group)
         for parameter in self.param_groups[-1]['params']:
             if parameter.dtype in (torch.float16, torch.bfloat16):

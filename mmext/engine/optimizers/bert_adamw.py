@@ -7,6 +7,7 @@ import torch
 from torch.optim import Optimizer
 
 from mmext.registry import OPTIMIZERS
+from mmext.utils.user_error import ConfigError
 
 
 @OPTIMIZERS.register_module()
@@ -33,7 +34,7 @@ class BertAdamW(Optimizer):
             and 0 for biases. Defaults to 0.01.
 
     Raises:
-        ValueError: If an option is out of range.
+        ConfigError: If an option is out of range.
 
     Examples:
         >>> optim_wrapper = dict(
@@ -48,10 +49,10 @@ class BertAdamW(Optimizer):
                  eps: float = 1e-6,
                  weight_decay: float = 0.01) -> None:
         if lr < 0 or eps < 0 or weight_decay < 0:
-            raise ValueError('lr, eps and weight_decay are not negative, but '
-                             f'got {lr}, {eps} and {weight_decay}.')
+            raise ConfigError('lr, eps and weight_decay are not negative, but '
+                              f'got {lr}, {eps} and {weight_decay}.')
         if not all(0 <= beta < 1 for beta in betas):
-            raise ValueError(f'betas lie in [0, 1), but got {betas}.')
+            raise ConfigError(f'betas lie in [0, 1), but got {betas}.')
         super().__init__(
             params,
             dict(

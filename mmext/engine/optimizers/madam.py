@@ -7,6 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mmext.registry import OPTIMIZERS
+from mmext.utils.user_error import ConfigError
 
 
 @OPTIMIZERS.register_module()
@@ -37,7 +38,7 @@ class Madam(Optimizer):
         eps (float): Of Adam. Defaults to 1e-10.
 
     Raises:
-        ValueError: If an option is out of range.
+        ConfigError: If an option is out of range.
 
     Example:
         >>> optim_wrapper = dict(
@@ -55,17 +56,17 @@ class Madam(Optimizer):
                  adam_betas: Tuple[float, float] = (0.9, 0.999),
                  eps: float = 1e-10) -> None:
         if lr < 0 or eps < 0 or (adam_lr or 0) < 0:
-            raise ValueError('lr, adam_lr and eps are not negative, but got '
-                             f'{lr}, {adam_lr} and {eps}.')
+            raise ConfigError('lr, adam_lr and eps are not negative, but got '
+                              f'{lr}, {adam_lr} and {eps}.')
         if p_scale <= 0 or g_bound <= 0:
-            raise ValueError('p_scale and g_bound are positive, but got '
-                             f'{p_scale} and {g_bound}.')
+            raise ConfigError('p_scale and g_bound are positive, but got '
+                              f'{p_scale} and {g_bound}.')
         if not all(0 <= rate < 1 for rate in (beta, *adam_betas)):
-            raise ValueError('beta and adam_betas lie in [0, 1), but got '
-                             f'{beta} and {adam_betas}.')
+            raise ConfigError('beta and adam_betas lie in [0, 1), but got '
+                              f'{beta} and {adam_betas}.')
         if zero_init not in ('adam', 'frozen'):
-            raise ValueError("zero_init is 'adam' or 'frozen', but got "
-                             f'{zero_init!r}.')
+            raise ConfigError("zero_init is 'adam' or 'frozen', but got "
+                              f'{zero_init!r}.')
         super().__init__(
             params,
             dict(
@@ -116,8 +117,8 @@ class Madam(Optimizer):
 def _ratio(adam_lr: float, lr: float) -> float:
     """Adam's rate follows the schedule of ``lr`` at a fixed ratio."""
     if not lr:
-        raise ValueError('adam_lr needs an lr above 0, to which it keeps its '
-                         f'ratio, but got lr={lr}.')
+        raise ConfigError('adam_lr needs an lr above 0, to which it keeps its '
+                          f'ratio, but got lr={lr}.')
     return adam_lr / lr
 
 

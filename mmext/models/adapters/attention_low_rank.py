@@ -7,6 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .low_rank import LowRankPart, check_foldable, check_o_reads
 from .slots import AdaptedModule, register_adapted
 from .split_options import Draw, SplitOptions
@@ -40,7 +41,7 @@ class AttentionLoRA(nn.Module):
             Defaults to ``'context'``.
 
     Raises:
-        ValueError: If keys or values have a width of their own.
+        ConfigError: If keys or values have a width of their own.
     """
 
     def __init__(self,
@@ -56,7 +57,7 @@ class AttentionLoRA(nn.Module):
         check_o_reads(o_reads)
         if attention.in_proj_weight is None or attention.bias_k is not None \
                 or attention.add_zero_attn:
-            raise ValueError(
+            raise ConfigError(
                 f"{name}: type='LoRA' expects an attention whose queries, "
                 'keys and values have the same width and no tokens of their '
                 'own (kdim, vdim, add_bias_kv, add_zero_attn). Use '

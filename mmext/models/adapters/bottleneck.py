@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .split_options import Draw, SplitOptions
 
 Attention = Callable[[Tensor], Tensor]
@@ -18,14 +19,14 @@ def build_activation(cfg: dict) -> nn.Module:
     """Build an activation of ``torch.nn`` from ``dict(type='GELU')``.
 
     Raises:
-        ValueError: If ``torch.nn`` has no such class.
+        ConfigError: If ``torch.nn`` has no such class.
     """
     options = dict(cfg)
     name = options.pop('type', None)
     found = getattr(nn, str(name), None)
     if not (isinstance(found, type) and issubclass(found, nn.Module)):
-        raise ValueError('act_cfg.type is the name of an activation of '
-                         f"torch.nn, such as 'GELU', but got {name!r}.")
+        raise ConfigError('act_cfg.type is the name of an activation of '
+                          f"torch.nn, such as 'GELU', but got {name!r}.")
     return found(**options)
 
 

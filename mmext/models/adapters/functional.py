@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
+
 GRANULARITIES = ('element', 'row', 'column')
 MERGE_MODES = ('mean', 'union', 'official_joint')
 
@@ -50,11 +52,11 @@ def check_partition(shape: Sequence[int], num_modules: int, granularity: str,
     """Refuse a partition in which some module would own nothing.
 
     Raises:
-        ValueError: If ``granularity`` is unknown, or there are more modules
+        ConfigError: If ``granularity`` is unknown, or there are more modules
             than elements to share out.
     """
     if granularity not in GRANULARITIES:
-        raise ValueError(
+        raise ConfigError(
             f'granularity is one of {", ".join(map(repr, GRANULARITIES))}, '
             f'but got {granularity!r}.')
     if len(shape) == 1 or granularity == 'element':
@@ -64,7 +66,7 @@ def check_partition(shape: Sequence[int], num_modules: int, granularity: str,
     else:
         size, what = shape[0], 'elements in each column'
     if num_modules > size:
-        raise ValueError(
+        raise ConfigError(
             f'num_modules={num_modules} is more than the {size} {what} of '
             f'{name} (shape {tuple(shape)}), so some module would own '
             f'nothing. Use at most {size} modules here, a larger bottleneck, '
@@ -141,8 +143,8 @@ def sparse_mask(scores: Tensor, num_modules: int) -> Tensor:
 def check_merge_mode(mode: str) -> str:
     """Return ``mode`` if it is one of :data:`MERGE_MODES`, else raise."""
     if mode not in MERGE_MODES:
-        raise ValueError(f'merge is one of {", ".join(map(repr, MERGE_MODES))}'
-                         f', but got {mode!r}.')
+        known = ', '.join(map(repr, MERGE_MODES))
+        raise ConfigError(f'merge is one of {known}, but got {mode!r}.')
     return mode
 
 

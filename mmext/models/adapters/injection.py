@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch.nn as nn
 
+from mmext.utils.user_error import ConfigError
 from .attention_low_rank import AttentionLoRA
 from .blocks import AdaptedBlock
 from .bottleneck import AdaptFormer, Houlsby, Pfeiffer
@@ -63,7 +64,7 @@ def select_blocks(
         list[tuple]: Name, block, overrides.
 
     Raises:
-        ValueError: If a target fits no block.
+        ConfigError: If a target fits no block.
     """
     if targets is None:
         return [(name, block, {}) for name, block in blocks]
@@ -74,7 +75,7 @@ def select_blocks(
     ]
     for target in targets:
         if 'pattern' not in target:
-            raise ValueError(
+            raise ConfigError(
                 "A target is a dict with a 'pattern' (class name, regular "
                 f'expression or suffix) and overrides, but got {target!r}.')
     chosen, used = [], set()
@@ -89,7 +90,7 @@ def select_blocks(
     if idle:
         names = [name for name, _ in blocks]
         kinds = sorted({block_type(block).__name__ for _, block in blocks})
-        raise ValueError(
+        raise ConfigError(
             f'No block is left for the target pattern(s) {idle}. Blocks are '
             f'named {_shown(names)} and of type {", ".join(kinds)}; a '
             'pattern is a class name, a regular expression of the whole '
@@ -121,7 +122,7 @@ class Plan:
         targets (Sequence[dict], optional): See :func:`select_blocks`.
 
     Raises:
-        ValueError: For an unknown type or option.
+        ConfigError: For an unknown type or option.
     """
 
     def __init__(self,
@@ -131,7 +132,7 @@ class Plan:
         options = dict(adapter)
         self.type = options.pop('type', None)
         if self.type not in ADAPTER_TYPES:
-            raise ValueError(
+            raise ConfigError(
                 f'adapter.type is one of {", ".join(ADAPTER_TYPES)}, but got '
                 f'{self.type!r}.')
         self.split = dict(split)
@@ -162,8 +163,8 @@ class Plan:
         unknown = sorted(set(options) - self.accepted())
         if unknown:
             known = ', '.join(sorted(self.accepted())) or 'no option'
-            raise ValueError(f'{where}: type={self.type!r} takes {known}, '
-                             f'but got {", ".join(unknown)}.')
+            raise ConfigError(f'{where}: type={self.type!r} takes {known}, '
+                              f'but got {", ".join(unknown)}.')
 
     def _resolve(self, overrides: dict) -> Tuple[dict, dict]:
         """Adapter and split options of one target."""
@@ -183,11 +184,11 @@ class Plan:
             name (str): Name of the adapter.
 
         Raises:
-            ValueError: If no block is known, or a target fits none.
+            ConfigError: If no block is known, or a target fits none.
         """
         if self.type in ('LinearProbe', 'FullFineTune', 'BitFit'):
             if self.targets is not None:
-                raise ValueError(f'type={self.type!r} takes no targets.')
+                raise ConfigError(f'type={self.type!r} takes no targets.')
             return
         if self.type == 'SSF':
             ready = self._scale_shift(host)
@@ -206,7 +207,7 @@ class Plan:
         if not blocks:
             known = sorted(known_hosts(
                 lambda cls: issubclass(cls, AdaptedBlock)))
-            raise ValueError(
+            raise ConfigError(
                 f'{type(host).__name__} has no transformer block that MoSA '
                 f'knows. Known blocks: {", ".join(known) or "none"}. '
                 'Install the host toolbox of the backbone, or use a backbone '
@@ -220,7 +221,7 @@ class Plan:
                 continue
             cls = adapted_class(block)
             if self.type not in cls.styles:
-                raise ValueError(
+                raise ConfigError(
                     f'{block_type(block).__name__} ({path}) carries '
                     f'{", ".join(cls.styles)}, but not {self.type}.')
             adapter = BOTTLENECKS[self.type](
@@ -234,8 +235,8 @@ class Plan:
         letters = options.pop('targets', 'qv')
         if not letters or set(letters) - set('qkvo') or \
                 len(set(letters)) != len(letters):
-            raise ValueError("adapter.targets of type='LoRA' names some of "
-                             f"the letters 'qkvo', but got {letters!r}.")
+            raise ConfigError("adapter.targets of type='LoRA' names some of "
+                              f"the letters 'qkvo', but got {letters!r}.")
         paths = adapted_class(block).attention
         if 'whole' in paths:
             layer = block.get_submodule(paths['whole'])
@@ -244,7 +245,7 @@ class Plan:
                 f'{path}.{paths["whole"]}.{SLOT}.{name}', **options)
             return [(layer, adapted_class(layer), adapter, None)]
         if not paths:
-            raise ValueError(
+            raise ConfigError(
                 f'{block_type(block).__name__} ({path}) does not say where '
                 "its attention is, which type='LoRA' needs. Use AdaptFormer, "
                 'Pfeiffer or Houlsby on it.')
@@ -264,7 +265,7 @@ class Plan:
     def _scale_shift(self, host: nn.Module) -> list:
         """Behind every linear layer, norm and convolution of the backbone."""
         if self.targets is not None:
-            raise ValueError("type='SSF' takes no targets.")
+            raise ConfigError("type='SSF' takes no targets.")
         backbone = getattr(host, 'backbone', host)
         bypassed = set()
         for module in backbone.modules():

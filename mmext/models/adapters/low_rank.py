@@ -7,6 +7,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .bottleneck import in_own_dtype, load_dense
 from .slots import AdaptedModule, register_adapted
 from .split_options import Draw, SplitOptions
@@ -67,10 +68,10 @@ class LowRankPart(nn.Module):
 
 
 def check_o_reads(o_reads: str) -> None:
-    """Raise ValueError unless ``o_reads`` names what a branch can read."""
+    """Raise ConfigError unless ``o_reads`` names what a branch can read."""
     if o_reads not in ('context', 'input'):
-        raise ValueError("o_reads is 'context' or 'input', but got "
-                         f'{o_reads!r}.')
+        raise ConfigError("o_reads is 'context' or 'input', but got "
+                          f'{o_reads!r}.')
 
 
 def check_foldable(adapter: nn.Module) -> None:

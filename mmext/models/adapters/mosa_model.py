@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmext.registry import MODELS
 from mmext.utils.random import RandomSource
+from mmext.utils.user_error import ConfigError
 from .blocks import find_host
 from .injection import Plan, plain
 from .lifecycle import AdapterLifecycle
@@ -124,14 +125,14 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
                  data_preprocessor: Optional[dict] = None) -> None:
         super().__init__()
         if inactive not in ('zero_grad', 'skip'):
-            raise ValueError("inactive is 'zero_grad' or 'skip', but got "
-                             f'{inactive!r}.')
+            raise ConfigError("inactive is 'zero_grad' or 'skip', but got "
+                              f'{inactive!r}.')
         if num_passes not in (1, 2):
-            raise ValueError(f'num_passes is 1 or 2, but got {num_passes!r}.')
+            raise ConfigError(f'num_passes is 1 or 2, but got {num_passes!r}.')
         unknown = sorted(set(loss or {}) - set(_LOSS))
         if unknown:
-            raise ValueError(f'loss takes {", ".join(_LOSS)}, but got '
-                             f'{", ".join(unknown)}.')
+            raise ConfigError(f'loss takes {", ".join(_LOSS)}, but got '
+                              f'{", ".join(unknown)}.')
         self.inactive = inactive
         self.num_passes = num_passes
         self.batch_passes = batch_passes
@@ -152,8 +153,8 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
         plan = Plan(adapter, self.split_cfg, targets)
         if data_preprocessor is not None:
             if not isinstance(module, dict):
-                raise ValueError('module is a built model, which has its own '
-                                 'data_preprocessor; give none beside it.')
+                raise ConfigError('module is a built model, which has its own '
+                                  'data_preprocessor; give none beside it.')
             module = module.copy()
             module.setdefault('data_preprocessor', data_preprocessor)
         self._adopt(module)
@@ -180,7 +181,7 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
             if hasattr(module, 'init_weights'):
                 module.init_weights()
         if isinstance(module, MoSAModel) or any(True for _ in slots(module)):
-            raise ValueError(
+            raise ConfigError(
                 'module has adapters already. Call add_adapter() of the '
                 'MoSAModel around it for another one, or unload() it first.')
         preprocessor = self._modules.get('data_preprocessor')
@@ -204,7 +205,7 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
         names = [name for name, _ in self.named_parameters()]
         idle = [p for p in patterns if not any(re.search(p, n) for n in names)]
         if idle:
-            raise ValueError(
+            raise ConfigError(
                 f'train_head: no parameter of {type(self.module).__name__} '
                 f'matches {idle}. Its parameters are named like '
                 f'{names[0]!r} and {names[-1]!r}.')
@@ -383,7 +384,7 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
         """Restore what :meth:`draw_state` returned.
 
         Raises:
-            ValueError: If it comes from a model with other options.
+            ConfigError: If it comes from a model with other options.
         """
         mine, given = self._options(), state['options']
         wrong = [
@@ -397,7 +398,7 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
                 f'{name}: not in the model'
                 for name in sorted(set(given) - set(mine))
             ]
-            raise ValueError(
+            raise ConfigError(
                 'The checkpoint was written by a model with other adapters; '
                 'nothing was restored.\n  ' + '\n  '.join(wrong) +
                 '\nResume with the config of the interrupted run, or start '

@@ -7,6 +7,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .functional import (check_merge_mode, check_partition, draw_scores,
                          merge_compact, merge_modules, partition)
 
@@ -54,7 +55,7 @@ class SplitLinear(nn.Module):
             decides its masks. Defaults to ``'linear'``.
 
     Raises:
-        ValueError: For an unknown option, or more modules than elements.
+        ConfigError: For an unknown option, or more modules than elements.
     """
 
     def __init__(self,
@@ -70,8 +71,8 @@ class SplitLinear(nn.Module):
                  name: str = 'linear') -> None:
         super().__init__()
         if storage not in STORAGES:
-            raise ValueError("storage is 'compact' or 'replicated', but got "
-                             f'{storage!r}.')
+            raise ConfigError("storage is 'compact' or 'replicated', but got "
+                              f'{storage!r}.')
         self.in_features = in_features
         self.out_features = out_features
         self.num_modules = num_modules

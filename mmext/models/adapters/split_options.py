@@ -8,6 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .functional import (GRANULARITIES, check_merge_mode, draw_scores,
                          sparse_mask)
 from .split_linear import STORAGES, SplitLinear
@@ -57,7 +58,7 @@ class SplitOptions:
             Defaults to False.
 
     Raises:
-        ValueError: For an unknown option.
+        ConfigError: For an unknown option.
     """
 
     num_modules: int = 4
@@ -72,12 +73,12 @@ class SplitOptions:
 
     def __post_init__(self) -> None:
         if not isinstance(self.num_modules, int) or self.num_modules < 1:
-            raise ValueError('num_modules is a positive integer, but got '
-                             f'{self.num_modules!r}.')
+            raise ConfigError('num_modules is a positive integer, but got '
+                              f'{self.num_modules!r}.')
         for key, known in (('split', SPLITS), ('granularity', GRANULARITIES),
                            ('storage', STORAGES)):
             if getattr(self, key) not in known:
-                raise ValueError(
+                raise ConfigError(
                     f'{key} is one of {", ".join(map(repr, known))}, but got '
                     f'{getattr(self, key)!r}.')
         check_merge_mode(self.merge)

@@ -8,6 +8,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .bottleneck import load_dense
 from .slots import slots
 from .split_linear import SplitLinear
@@ -103,7 +104,7 @@ def load_standard(model: Any, state: Mapping[str, Tensor]) -> None:
             dict. Other keys are left out.
 
     Raises:
-        ValueError: If tensors are missing, unknown or have another shape;
+        ConfigError: If tensors are missing, unknown or have another shape;
             nothing is loaded then.
     """
     if model.merged:
@@ -134,7 +135,7 @@ def load_standard(model: Any, state: Mapping[str, Tensor]) -> None:
         work += [(_copy, (live[key], given.get(key))) for key in wanted
                  if key.rpartition('.')[0] not in special]
     if problems or not work:
-        raise ValueError(
+        raise ConfigError(
             'This is not a standard adapter (num_modules=1) that fits the '
             'model; nothing was loaded.\n  ' +
             '\n  '.join(problems[:12] or ['the model has no adapters']))

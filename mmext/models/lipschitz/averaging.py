@@ -12,6 +12,7 @@ from typing import Any, Callable, Iterable, Iterator, List, Optional, Tuple
 import torch
 from torch import nn
 
+from mmext.utils.user_error import ConfigError
 from .layers import MeanShift
 from .p_norm import p_norm
 
@@ -34,13 +35,13 @@ def warmup_decay(decay: float, warmup: Optional[str], epoch: int,
         float: alpha.
 
     Raises:
-        ValueError: If ``warmup`` is another word.
+        ConfigError: If ``warmup`` is another word.
     """
     if warmup is None:
         return decay
     if warmup not in ('epoch', 'iter'):
-        raise ValueError(f"warmup is 'epoch', 'iter' or None, but got "
-                         f'{warmup!r}.')
+        raise ConfigError("Expected warmup to be 'epoch', 'iter' or None for "
+                          f'no warm-up, but got {warmup!r}.')
     step = epoch if warmup == 'epoch' else iteration
     return min(1 - 1 / (step + 1), decay)
 
@@ -95,7 +96,7 @@ def recalibrate_mean_shift(model: nn.Module,
         int: Number of images used; 0 if the model has no mean shift.
 
     Raises:
-        ValueError: If there is no image.
+        ConfigError: If there is no image.
 
     Example:
         >>> recalibrate_mean_shift(net, [images[:512], images[512:]])
@@ -116,6 +117,6 @@ def recalibrate_mean_shift(model: nn.Module,
             else:
                 forward(model, batch)
     if not total:
-        raise ValueError('There is no image to gather running means from: '
-                         'expected at least one batch.')
+        raise ConfigError('There is no image to gather running means from: '
+                          'expected at least one batch.')
     return total

@@ -9,7 +9,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmext.utils.user_error import UserError
+from mmext.utils.user_error import ConfigError, UserError
 from .rounding import note_average
 
 
@@ -264,7 +264,7 @@ class BoundConstantPad2d(BoundMap):
         sides = (padding, ) * 4 if isinstance(padding, int) else tuple(padding)
         if len(sides) != 4 or any(not isinstance(side, int) or side < 0
                                   for side in sides):
-            raise ValueError(
+            raise ConfigError(
                 'input_pad is one width or (left, right, top, bottom), all '
                 f'at least 0, but got {padding!r}.')
         self.padding = sides

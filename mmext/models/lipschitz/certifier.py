@@ -6,6 +6,7 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .bounds import Bounds, Value, check_certifiable
 from .boxes import Numbers, check_eps, input_box, normalised_eps, widened_eps
 from .certificates import bisect_radius, certified, rounding_slack
@@ -140,11 +141,11 @@ class Certifier:
 
         Raises:
             CertificationError: If the network is in no state to certify.
-            ValueError: If eps is not in [0, 1].
+            ConfigError: If eps is not in [0, 1].
         """
         self._check(x)
         if method not in METHODS:
-            raise ValueError(
+            raise ConfigError(
                 f'method is one of {METHODS}, but got {method!r}.')
         if method == 'interval':
             return self._interval(x, labels, eps)

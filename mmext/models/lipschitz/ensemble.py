@@ -11,6 +11,8 @@ from typing import List, NamedTuple, Optional, Sequence, Union
 import torch
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
+
 Weights = Union[Sequence[float], Tensor]
 
 
@@ -28,21 +30,23 @@ def simplex_weights(weights: Optional[Weights], count: int) -> Tensor:
         Tensor: Shape (K, ), float64, on the CPU.
 
     Raises:
-        ValueError: If a weight is negative or not finite, all are 0, or
+        ConfigError: If a weight is negative or not finite, all are 0, or
             their number is not K.
     """
     if weights is None:
         return torch.full((count, ), 1 / count, dtype=torch.float64)
     given = torch.as_tensor(weights, dtype=torch.float64).detach().cpu()
     if given.shape != (count, ):
-        raise ValueError(f'Expected a weight for each of the {count} members, '
-                         f'but got the shape {tuple(given.shape)}.')
+        raise ConfigError(
+            f'Expected a weight for each of the {count} members, but got the '
+            f'shape {tuple(given.shape)}. Give as many weights as members, '
+            'or None for equal ones.')
     total = given.sum()
     if not given.isfinite().all() or (given < 0).any() or total <= 0:
-        raise ValueError(
+        raise ConfigError(
             'Weights of an ensemble are finite and not negative, and at least '
             f'one is positive, but got {given.tolist()}. A negative weight '
-            'would void the certificate.')
+            'would void the certificate; leave such a member out.')
     return given / total
 
 

@@ -8,6 +8,7 @@ import torch.distributed as dist
 import torch.nn as nn
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .bounds import Bounds, Value, check_certifiable, map_bounds
 from .functional import (check_p, inf_distance_bounds,
                          inf_distance_bounds_conv2d, lp_distance,
@@ -215,7 +216,7 @@ class DistanceLayer(nn.Module):
 def _check_groups(inputs: int, outputs: int, groups: int) -> None:
     if inputs < 1 or outputs < 1 or groups < 1 or inputs % groups \
             or outputs % groups:
-        raise ValueError(
+        raise ConfigError(
             'a distance layer needs at least one input, output and group, '
             'and groups that divide inputs and outputs, but got '
             f'{inputs} inputs, {outputs} outputs, groups={groups}.')

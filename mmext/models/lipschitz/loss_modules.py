@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mmext.registry import MODELS
+from mmext.utils.user_error import ConfigError
 from . import losses
 
 
@@ -45,10 +46,10 @@ class _Combined(nn.Module):
             Tensor: Scalar.
 
         Raises:
-            ValueError: If ``kappa`` lies outside [0, 1].
+            ConfigError: If ``kappa`` lies outside [0, 1].
         """
         if not 0 <= kappa <= 1:
-            raise ValueError(f'kappa lies in [0, 1], but got {kappa}.')
+            raise ConfigError(f'kappa lies in [0, 1], but got {kappa}.')
         total = 0.
         if kappa > 0:
             total = kappa * self.one(residual, labels, theta)
@@ -177,7 +178,7 @@ class LipMixtureLoss(_WithScalar):
     def __init__(self, clip: float = 1.) -> None:
         super().__init__()
         if clip <= 0:
-            raise ValueError(f'clip is positive, but got {clip}.')
+            raise ConfigError(f'clip is positive, but got {clip}.')
         self.clip = clip
 
     def one(self, scaled_logits: Tensor, residual: Tensor, labels: Tensor,
@@ -217,5 +218,5 @@ class LipMaskedCELoss(_WithScalar):
 
 def _fraction(mix: float) -> float:
     if not 0 <= mix <= 1:
-        raise ValueError(f'mix is a weight in [0, 1], but got {mix}.')
+        raise ConfigError(f'mix is a weight in [0, 1], but got {mix}.')
     return mix

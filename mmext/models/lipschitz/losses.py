@@ -10,6 +10,8 @@ of section 4 of the specification).
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
+
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:
     """What each class has more than the true one, :math:`z_k - z_y`.
@@ -70,11 +72,11 @@ def scale_residual(residual: Tensor, theta: float) -> Tensor:
         Tensor: (B, C).
 
     Raises:
-        ValueError: If ``theta`` is negative.
+        ConfigError: If ``theta`` is negative.
     """
     if theta < 0:
-        raise ValueError('The threshold is twice the training radius and not '
-                         f'negative, but got {theta}.')
+        raise ConfigError('The threshold is twice the training radius and not '
+                          f'negative, but got {theta}.')
     return residual / theta if theta > 0 else residual
 
 

@@ -5,6 +5,7 @@ from typing import Iterator, List
 
 import torch.nn as nn
 
+from mmext.utils.user_error import ConfigError
 from .functional import check_p
 from .layers import DistanceLayer
 
@@ -46,12 +47,12 @@ def get_p(model: nn.Module) -> float:
         float: The exponent.
 
     Raises:
-        ValueError: If there is no distance layer, or they differ.
+        ConfigError: If there is no distance layer, or they differ.
     """
     values = sorted({module.p for module in distance_modules(model)})
     if len(values) != 1:
         found = ', '.join(f'{p:g}' for p in values) or 'no distance layer'
-        raise ValueError(
+        raise ConfigError(
             'expected distance layers that share one p, but found '
             f'{found} in {type(model).__name__}. Use set_p(model, p) to make '
             'them equal.')

@@ -9,6 +9,8 @@ import math
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
+from mmext.utils.user_error import ConfigError
+
 
 @dataclass(frozen=True)
 class LpSchedule:
@@ -54,7 +56,7 @@ class LpSchedule:
             in [0, 1); ``style='v2'`` only. Defaults to 0.
 
     Raises:
-        ValueError: If an option does not fit the others.
+        ConfigError: If an option does not fit the others.
 
     Example:
         >>> schedule = LpSchedule((0, 50, 50, 350, 400), 118, eps_train=0.35)
@@ -76,12 +78,12 @@ class LpSchedule:
         check_schedule(self.epochs, self.style, self.p_start, self.p_end,
                        self.eps_smooth)
         if self.iters_per_epoch < 1:
-            raise ValueError('An epoch has at least one iteration, but got '
-                             f'iters_per_epoch={self.iters_per_epoch}.')
+            raise ConfigError('An epoch has at least one iteration, but got '
+                              f'iters_per_epoch={self.iters_per_epoch}.')
         for name in ('lam', 'kappa'):
             pair = getattr(self, name)
             if len(pair) != 2 or min(pair) < 0:
-                raise ValueError(
+                raise ConfigError(
                     f'{name} is a pair of numbers that are not negative, the '
                     f'values of start and end, but got {pair}.')
 
@@ -163,27 +165,32 @@ def check_schedule(epochs: Optional[Sequence[float]],
         eps_smooth (float): Defaults to 0.
 
     Raises:
-        ValueError: What was expected, what was given.
+        ConfigError: What was expected, what was given.
     """
     if style not in ('ramp', 'v2'):
-        raise ValueError(f"style is 'ramp' or 'v2', but got {style!r}.")
+        raise ConfigError(
+            "Expected style to be 'ramp' or 'v2', which read the five epochs "
+            f'differently, but got {style!r}.')
     names = dict(
         ramp='begin of the ramp of eps, begin of the rise of p, length of '
         'the ramp of eps, end of the rise of p, total',
         v2='begin and end of the ramp of eps, begin and end of the rise of '
         'p, total')[style]
     if epochs is None or len(epochs) != 5 or min(epochs) < 0:
-        raise ValueError(f'epochs are five numbers that are not negative '
-                         f'({names}), but got {epochs}.')
+        raise ConfigError(
+            'Expected epochs to be five numbers that are not negative '
+            f'({names}), but got {epochs}. Set epochs of the hook.')
     rise = epochs[1] if style == 'ramp' else epochs[2]
     if not rise <= epochs[3] <= epochs[4] or epochs[4] == 0 or (
             style == 'v2' and epochs[0] > epochs[1]):
-        raise ValueError(f'Expected epochs ({names}) in which beginnings '
-                         f'come before ends, but got {tuple(epochs)}.')
+        raise ConfigError(
+            f'Expected epochs ({names}) in which beginnings come before '
+            f'ends, but got {tuple(epochs)}. Mind the style, {style!r}: '
+            "'ramp' gives the length of the radius' ramp, 'v2' its end.")
     if not 0 < p_start <= p_end or math.isinf(p_end):
-        raise ValueError(
+        raise ConfigError(
             'Expected 0 < p_start <= p_end < inf (p becomes infinite after '
             f'p_end by itself), but got {p_start} and {p_end}.')
     if not 0 <= eps_smooth < 1 or (eps_smooth and style == 'ramp'):
-        raise ValueError("eps_smooth lies in [0, 1) and needs style='v2', "
-                         f'but got {eps_smooth} with {style!r}.')
+        raise ConfigError("eps_smooth lies in [0, 1) and needs style='v2', "
+                          f'but got {eps_smooth} with {style!r}.')

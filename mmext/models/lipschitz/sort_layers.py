@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .functional import lp_distance
 from .layers import LpDistConv2d, LpDistLinear
 
@@ -127,11 +128,11 @@ class _SortMixin:
 
     def _init_sort(self, rho: float, truncate: int, sub_batch: int) -> None:
         if not 0. < rho <= 1.:
-            raise ValueError('rho, the probability of keeping a coordinate, '
-                             f'lies in (0, 1], but got {rho!r}.')
+            raise ConfigError('rho, the probability of keeping a coordinate, '
+                              f'lies in (0, 1], but got {rho!r}.')
         if truncate < 1 or sub_batch < 1:
-            raise ValueError('truncate and sub_batch are at least 1, but got '
-                             f'{truncate!r} and {sub_batch!r}.')
+            raise ConfigError('truncate and sub_batch are at least 1, but got '
+                              f'{truncate!r} and {sub_batch!r}.')
         self.rho = float(rho)
         self.truncate = truncate
         self.sub_batch = sub_batch

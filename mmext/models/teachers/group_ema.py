@@ -8,6 +8,8 @@ import torch
 import torch.nn as nn
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
+
 
 class GroupEMA(nn.Module):
     r"""Exponential moving average with a decay per group of parameters.
@@ -31,7 +33,7 @@ class GroupEMA(nn.Module):
             the others. Defaults to False.
 
     Raises:
-        ValueError: If a decay lies outside [0, 1], a group matches no
+        ConfigError: If a decay lies outside [0, 1], a group matches no
             parameter or ``update_buffers`` is another word.
 
     Examples:
@@ -49,8 +51,8 @@ class GroupEMA(nn.Module):
                  update_buffers: Union[bool, str] = False) -> None:
         super().__init__()
         if update_buffers not in (True, False, 'average'):
-            raise ValueError("update_buffers is True, False or 'average', "
-                             f'but got {update_buffers!r}.')
+            raise ConfigError("update_buffers is True, False or 'average', "
+                              f'but got {update_buffers!r}.')
         self.module = deepcopy(model)
         self.module.eval().requires_grad_(False)
         self.decay = self._checked('decay', decay)
@@ -64,7 +66,7 @@ class GroupEMA(nn.Module):
     @staticmethod
     def _checked(name: str, value: float) -> float:
         if not 0 <= value <= 1:
-            raise ValueError(
+            raise ConfigError(
                 f'The EMA decay is the weight that the teacher keeps, '
                 f'expected in [0, 1], but {name!r} got {value}.')
         return value
@@ -77,7 +79,7 @@ class GroupEMA(nn.Module):
             members[group].append(name)
         empty = [p for p in self.groups if not members[p]]
         if empty:
-            raise ValueError(
+            raise ConfigError(
                 f'No parameter matches the EMA group(s) {empty}. Parameters '
                 f'are named like {members[None][:3]}.')
         return members

@@ -10,6 +10,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmext.utils.random import RandomSource
+from mmext.utils.user_error import ConfigError
 
 
 @torch.no_grad()
@@ -35,7 +36,7 @@ def stochastic_restore(model: nn.Module,
         int: The number of scalars that were restored.
     """
     if not 0 <= p <= 1:
-        raise ValueError(f'restore_prob: expected in [0, 1], but got {p}.')
+        raise ConfigError(f'restore_prob: expected in [0, 1], but got {p}.')
     restored = 0
     for name, param in model.named_parameters():
         if skip is not None and skip(name):

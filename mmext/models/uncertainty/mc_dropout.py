@@ -7,6 +7,7 @@ import torch.nn as nn
 from torch import Tensor
 
 from mmext.utils.random import RandomSource
+from mmext.utils.user_error import ConfigError
 
 
 def variance_over(maps: Iterable[Tensor]) -> Tuple[Tensor, Tensor]:
@@ -69,7 +70,7 @@ def classifier_input(head: nn.Module,
         the head (then passes need not repeat the rest of the head).
 
     Raises:
-        ValueError: If the head executes no such layer.
+        ConfigError: If the head executes no such layer.
     """
     last = {}
 
@@ -86,7 +87,7 @@ def classifier_input(head: nn.Module,
         for handle in handles:
             handle.remove()
     if not last:
-        raise ValueError(
+        raise ConfigError(
             f'{type(head).__name__} executed no Conv2d or Linear layer, so '
             'there is no classifier to put dropout before. Use a head that '
             'ends in one, or a method without uncertainty, such as '
@@ -115,7 +116,7 @@ def mc_dropout_passes(head: nn.Module, run: Callable[[], Any], passes: int,
         Any: The output of one pass.
     """
     if not 0 <= p < 1:
-        raise ValueError(f'expected a drop probability in [0, 1), got {p}.')
+        raise ConfigError(f'expected a drop probability in [0, 1), got {p}.')
     layer, feature, is_output = classifier_input(head, run)
 
     def dropped(x: Tensor) -> Tensor:

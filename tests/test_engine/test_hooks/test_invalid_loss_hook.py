@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from mmext.utils.user_error import ConfigError
 from tests.test_engine.tiny_training import DropoutModel, build
 
 pytestmark = pytest.mark.stack_subset
@@ -155,7 +156,7 @@ def test_a_step_that_cannot_be_guarded_is_said(tmp_path):
 ])
 def test_wrong_arguments(tmp_path, kwargs):
     from mmext.engine.hooks import InvalidLossHook
-    with pytest.raises(ValueError, match='but got'):
+    with pytest.raises(ConfigError, match='but got'):
         InvalidLossHook(**kwargs)
 
 

@@ -15,6 +15,7 @@ from mmext.models.lipschitz.layers import LpDistLinear
 from mmext.models.teachers import GroupEMA
 from mmext.utils.io import safe_load, tensors_digest
 from mmext.utils.rng import get_rng_state
+from mmext.utils.user_error import ConfigError
 from .. import lip_training
 from ..lip_training import SCHEDULE, train
 
@@ -315,13 +316,13 @@ def test_averages_after_steps_only(tmp_path):
 
 
 @pytest.mark.parametrize('options, match', [
-    (dict(buffers='copied'), 'buffers is one of'),
+    (dict(buffers='copied'), 'buffers to be one of'),
     (dict(eval_scope='none'), "'clean_only'"),
     (dict(warmup='step'), "'epoch', 'iter' or None"),
     (dict(recalibrate_batches=0), 'at least 1'),
 ])
 def test_wrong_options(options, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ConfigError, match=match):
         LipschitzEMAHook(**options)
     with pytest.raises(ValueError, match="'average'"):
         GroupEMA(nn.Linear(1, 1), update_buffers='mean')

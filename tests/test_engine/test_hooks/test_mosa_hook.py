@@ -15,6 +15,7 @@ from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmext.engine.hooks import MoSAHook  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
+from mmext.utils.user_error import ConfigError  # noqa: E402
 from ...tiny_classifiers import adaptformer, vit  # noqa: E402
 from ...toy_runs import quick_runner  # noqa: E402
 
@@ -102,7 +103,7 @@ def equal(first, second):
 
 def test_a_plain_model_is_refused(tmp_path):
     """A hook cannot create parameters: the message has the five lines."""
-    with quick_runner(), pytest.raises(TypeError) as error:
+    with quick_runner(), pytest.raises(ConfigError) as error:
         runner(tmp_path, model=vit()).train()
     text = str(error.value)
     assert 'ImageClassifier' in text and "type='mmext.MoSAModel'" in text
@@ -162,7 +163,7 @@ def test_resume_with_other_options(tmp_path, change):
     train(tmp_path, length=2)
     made = runner(tmp_path, resume=True, **change)
     before = state(made)
-    with quick_runner(), pytest.raises(ValueError) as error:
+    with quick_runner(), pytest.raises(ConfigError) as error:
         made.train()
     assert list(change)[0] in str(error.value)
     assert equal(state(made), before)
@@ -175,7 +176,7 @@ def test_resume_without_the_state_of_draws(tmp_path):
     checkpoint = torch.load(path, weights_only=False)
     del checkpoint['mosa']
     torch.save(checkpoint, path)
-    with pytest.raises(ValueError, match='without MoSAHook'):
+    with pytest.raises(ConfigError, match='without MoSAHook'):
         train(tmp_path, resume=True)
 
 
@@ -336,5 +337,5 @@ def test_export_of_averaged_weights(tmp_path):
 
 
 def test_wrong_interval():
-    with pytest.raises(ValueError, match='positive'):
+    with pytest.raises(ConfigError, match='at least 1'):
         MoSAHook(interval=0)

@@ -9,6 +9,7 @@ from mmext.engine.hooks import PNormScheduleHook
 from mmext.models.lipschitz.p_norm import get_p
 from mmext.models.lipschitz.schedules import LpSchedule
 from mmext.utils.io import safe_load
+from mmext.utils.user_error import ConfigError
 from .. import lip_training
 from ..lip_training import EPOCHS, SCHEDULE, train
 
@@ -163,18 +164,18 @@ def test_a_run_that_ends_too_early_is_told(tmp_path):
     (dict(p_start=-1.), 'p_start'),
 ])
 def test_wrong_options(options, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ConfigError, match=match):
         PNormScheduleHook(**{**dict(epochs=EPOCHS), **options})
 
 
 def test_wrong_surroundings(tmp_path):
-    with pytest.raises(ValueError, match='param_scheduler'):
+    with pytest.raises(ConfigError, match='param_scheduler'):
         train(tmp_path / 'a', hooks=[dict(SCHEDULE, lr=True)])
-    with pytest.raises(ValueError, match='LpOptimWrapperConstructor'):
+    with pytest.raises(ConfigError, match='LpOptimWrapperConstructor'):
         runner = lip_training.build(tmp_path / 'b')
         runner.optim_wrapper.pop('constructor')
         runner.train()
-    with pytest.raises(ValueError, match='no distance layer'):
+    with pytest.raises(ConfigError, match='no distance layer'):
         runner = lip_training.build(tmp_path / 'c')
         runner.model.body = torch.nn.Linear(4, 3)
         runner.train()

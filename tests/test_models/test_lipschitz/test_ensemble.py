@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from mmext.models.lipschitz.ensemble import (average, fit_weights, majority,
                                              simplex_weights, soft_vote_bound,
                                              unanimous, vote)
+from mmext.utils.user_error import ConfigError
 
 TIGHT = dict(rtol=1e-9, atol=1e-9)
 
@@ -143,7 +144,7 @@ def test_weights():
     assert simplex_weights(None, 4).tolist() == [0.25] * 4
     assert simplex_weights([1, 3], 2).tolist() == [0.25, 0.75]
     for bad in ([1, -1], [0, 0], [1], [1, float('nan')], [1, float('inf')]):
-        with pytest.raises(ValueError, match='eights|weight'):
+        with pytest.raises(ConfigError, match='eights|weight'):
             simplex_weights(bad, 2)
 
 

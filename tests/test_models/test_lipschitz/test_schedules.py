@@ -10,6 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mmext.models.lipschitz.schedules import LpSchedule
+from mmext.utils.user_error import ConfigError
 
 
 @pytest.fixture(scope='module')
@@ -149,7 +150,7 @@ def test_finite_end_and_kappa():
     (dict(lam=(1., )), 'pair'),
 ])
 def test_wrong_options(options, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ConfigError, match=match):
         LpSchedule(**{
             **dict(epochs=(0, 1, 0, 5, 6), iters_per_epoch=3),
             **options
