@@ -112,8 +112,10 @@ def missing_data(dataset: Any, leaf: dict) -> List[str]:
     # a built dataset has joined its paths with the root already
     root = '' if dataset is not None else value('data_root') or ''
     prefix = value('data_prefix') or {}
+    # of several kinds of files a dataset may say which it reads
+    read = getattr(dataset, 'prefixes_read', prefix)
     prefixes = [prefix] if isinstance(prefix, str) else \
-        [p for p in prefix.values() if isinstance(p, str)]
+        [p for key, p in prefix.items() if isinstance(p, str) and key in read]
     wanted = [osp.join(root, p) for p in prefixes if p] or \
         [value('data_root')]
     if value('ann_file') and isinstance(value('ann_file'), str):

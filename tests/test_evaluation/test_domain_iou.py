@@ -282,7 +282,7 @@ def test_memory_does_not_grow():
 
 def test_warns_about_a_sampler_that_pads(monkeypatch):
     said = []
-    monkeypatch.setattr('mmext.evaluation.domain_iou.print_log',
+    monkeypatch.setattr('mmext.evaluation.domain_metric.print_log',
                         lambda text, **_: said.append(text))
     m = metric()
     m.process(None, [sample([[0]], [[0]])] * 3)

@@ -11,6 +11,7 @@ import statistics
 from pathlib import Path
 from typing import Dict, List
 
+from mmext.evaluation.domain_report import main_score
 from mmext.utils.comparison import (RunFolder, markdown_table, mean_of, number,
                                     option_arguments, run_digest, std_of)
 from mmext.utils.config_io import CfgOptions, load_config, merge_options
@@ -24,16 +25,24 @@ def parse_args() -> argparse.Namespace:
         description='Run adaptation configs and compare them in one table')
     parser.add_argument('configs', nargs='+', help='adaptation configs')
     parser.add_argument(
-        '--seeds', nargs='+', type=int, default=[0],
+        '--seeds',
+        nargs='+',
+        type=int,
+        default=[0],
         help='seeds to run each config with')
     parser.add_argument(
-        '--work-dir', default='work_dirs/compare',
+        '--work-dir',
+        default='work_dirs/compare',
         help='folder of the runs and of the report')
     parser.add_argument(
-        '--sheet', action='store_true',
+        '--sheet',
+        action='store_true',
         help='also write contact_sheet.png from one frame of every domain')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=CfgOptions, default={},
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        default={},
         help='settings to override in every config, as key=value')
     return parser.parse_args()
 
@@ -84,43 +93,56 @@ def summarise(label: str, reports: List[dict]) -> dict:
     """Mean and spread over seeds of one config."""
     nested = [r['report'] for r in reports]
     domains = nested[0]['domains']
-    total = [n['mIoU'] for n in nested]
+    main, digits = main_score(nested[0])
+    total = [n[main] for n in nested]
     return dict(
+        {
+            main: mean_of(total),
+            f'{main}_std': std_of(total)
+        },
         label=label,
-        mIoU=mean_of(total),
-        mIoU_std=std_of(total),
+        main=main,
+        digits=digits,
         domains={d: mean_of(n['domains'][d] for n in nested)
                  for d in domains},
         rounds={
             name: {
-                d: mean_of(n['rounds'][name][d]['mIoU'] for n in nested)
+                d: mean_of(n['rounds'][name][d][main] for n in nested)
                 for d in row
-            } for name, row in nested[0]['rounds'].items()
+            }
+            for name, row in nested[0]['rounds'].items()
         },
         seeds=[r['seed'] for r in reports],
         frames=reports[0]['frames'],
         oracle=reports[0]['oracle'],
         settings=reports[0]['settings'],
-        seconds_per_frame=statistics.fmean(
-            r['seconds_per_frame'] for r in reports))
+        seconds_per_frame=statistics.fmean(r['seconds_per_frame']
+                                           for r in reports))
 
 
 def markdown(methods: Dict[str, dict]) -> str:
     """The table: domains (mean over rounds), rounds, mean and spread."""
     first = next(iter(methods.values()))
     domains, rounds = list(first['domains']), list(first['rounds'])
+    score, digits = first['main'], first['digits']
+    if any(row['main'] != score for row in methods.values()):
+        raise UserError('One table cannot compare classes with depth: run '
+                        'their configs apart.')
     shown = rounds if len(rounds) > 1 else []
     lines = []
     for name, row in methods.items():
-        cells = [name] + [number(row['domains'][d]) for d in domains]
-        cells += [number(mean_of(row['rounds'][r].values())) for r in shown]
-        total = number(row['mIoU'])
+        cells = [name] + [number(row['domains'][d], digits) for d in domains]
+        cells += [
+            number(mean_of(row['rounds'][r].values()), digits) for r in shown
+        ]
+        total = number(row[score], digits)
         if len(row['seeds']) > 1:
-            total += f' ± {row["mIoU_std"]:.2f}'
+            total += f' ± {row[f"{score}_std"]:.{digits}f}'
         lines.append(cells +
                      [f'**{total}**', f'{row["seconds_per_frame"]:.2f}'])
-    head = ['method', *domains, *shown, 'mIoU', 's/frame']
-    note = (f'mIoU in percent over {first["frames"]} frames, '
+    head = ['method', *domains, *shown, score, 's/frame']
+    unit = ' in percent' if score == 'mIoU' else ''
+    note = (f'{score}{unit} over {first["frames"]} frames, '
             f'seed(s) {", ".join(map(str, first["seeds"]))}.')
     return f'{markdown_table(head, lines)}\n\n{note}\n'
 

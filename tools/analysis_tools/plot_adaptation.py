@@ -19,6 +19,7 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from mmengine.config import Config
 
+from mmext.evaluation.domain_report import main_score
 from mmext.utils.user_error import MissingFileError, UserError, run_tool
 
 Line = Tuple[List[Any], List[float]]
@@ -26,7 +27,7 @@ Line = Tuple[List[Any], List[float]]
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Plot mIoU of adaptation runs along the stream, or '
+        description='Plot the score of adaptation runs along the stream, or '
         'against a setting')
     parser.add_argument(
         'runs',
@@ -71,7 +72,7 @@ def load_report(run: Path) -> dict:
             'adaptation run that has ended. Finish it with '
             'tools/train.py CONFIG --resume.')
     report = json.loads(path.read_text())
-    if report['report'].get('mIoU') is None:
+    if report['report'].get(main_score(report['report'])[0]) is None:
         raise UserError(f'{path} holds no scores: its frames had no labels.')
     return report
 
@@ -90,12 +91,12 @@ def setting(run: Path, key: str) -> Any:
 
 def along_stream(runs: List[Path],
                  labels: Optional[List[str]]) -> Dict[str, Line]:
-    """mIoU of every visit of the stream, one line a run."""
+    """Score of every visit of the stream, one line a run."""
     lines = {}
     for run, label in zip(runs, labels or [str(run) for run in runs]):
-        rounds = load_report(run)['report']['rounds']
-        visits = [(f'{name} {domain}', score['mIoU'])
-                  for name, row in rounds.items()
+        report = load_report(run)['report']
+        visits = [(f'{name} {domain}', score[main_score(report)[0]])
+                  for name, row in report['rounds'].items()
                   for domain, score in row.items()]
         lines[label] = ([v[0] for v in visits], [v[1] for v in visits])
     return lines
@@ -103,11 +104,13 @@ def along_stream(runs: List[Path],
 
 def against_setting(runs: List[Path], x: str,
                     group: Optional[str]) -> Dict[str, Line]:
-    """mIoU of the whole stream over a setting; seeds are averaged."""
+    """Score of the whole stream over a setting; seeds are averaged."""
     points: Dict[str, Dict[Any, List[float]]] = {}
     for run in runs:
-        label = f'{group} = {setting(run, group)}' if group else 'mIoU'
-        score = load_report(run)['report']['mIoU']
+        report = load_report(run)['report']
+        main, _ = main_score(report)
+        label = f'{group} = {setting(run, group)}' if group else main
+        score = report[main]
         points.setdefault(label, {}).setdefault(setting(run, x),
                                                 []).append(score)
     lines = {}
@@ -119,7 +122,10 @@ def against_setting(runs: List[Path], x: str,
     return lines
 
 
-def draw(lines: Dict[str, Line], x: str, out: str) -> None:
+def draw(lines: Dict[str, Line],
+         x: str,
+         out: str,
+         unit: str = 'mIoU (%)') -> None:
     """Draw the lines; positive numbers over three decades get a log axis."""
     import matplotlib
     matplotlib.use('Agg')
@@ -132,7 +138,7 @@ def draw(lines: Dict[str, Line], x: str, out: str) -> None:
         if max(numbers) / min(numbers) >= 100:
             axes.set_xscale('log')
     axes.set_xlabel(x)
-    axes.set_ylabel('mIoU (%)')
+    axes.set_ylabel(unit)
     axes.tick_params(axis='x', labelrotation=60 if x == 'visit' else 0)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5))
@@ -147,7 +153,9 @@ def main() -> None:
         lines = against_setting(args.runs, args.x, args.group)
     else:
         lines = along_stream(args.runs, args.labels)
-    draw(lines, args.x or 'visit', args.out)
+    score, _ = main_score(load_report(args.runs[0])['report'])
+    draw(lines, args.x or 'visit', args.out,
+         'mIoU (%)' if score == 'mIoU' else score)
     print(f'wrote {args.out}')
 
 

@@ -123,6 +123,11 @@ class BaseDepthDataset(BaseDataset):
         prefix.update(data_prefix or {})
         super().__init__(data_prefix=prefix, **kwargs)
 
+    @property
+    def prefixes_read(self) -> List[str]:
+        """list[str]: Keys of ``data_prefix`` that the modalities need."""
+        return [KEYS[one] for one in self.modalities]
+
     # Listing -----------------------------------------------------------------
 
     def list_samples(self) -> List[dict]:

@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Sequence
 
 from mmengine.logging import print_log
 
+from mmext.evaluation.domain_report import main_score
 from mmext.utils.io import atomic_write, write_json
 from mmext.version import __version__
 
@@ -66,8 +67,9 @@ class StreamStatistics:
             report = metric.report() if hasattr(metric, 'report') else {}
             found = report.get('rounds', {}).get(f'r{visit.round}',
                                                  {}).get(visit.domain)
-            if found and found.get('mIoU') is not None:
-                score = f'mIoU {found["mIoU"]:.2f}, '
+            name, digits = main_score(report)
+            if found and found.get(name) is not None:
+                score = f'{name} {found[name]:.{digits}f}, '
         print_log(
             f'round {visit.round}, {visit.domain}: {score}'
             f'{int(means["frames"])} frames, {means["seconds"]:.3f} s/frame, '
@@ -168,7 +170,8 @@ def _markdown(report: Dict[str, Any]) -> str:
         f'Uses domain borders: {", ".join(report["oracle"]) or "no"}.', ''
     ]
     rounds = report['report'].get('rounds', {})
-    if not rounds or report['report']['mIoU'] is None:
+    main, digits = main_score(report['report'])
+    if not rounds or report['report'][main] is None:
         lines += ['No labels, so nothing was scored.', '']
         return '\n'.join(lines)
     domains = list(report['report']['domains'])
@@ -177,10 +180,11 @@ def _markdown(report: Dict[str, Any]) -> str:
         '| --- |' + ' --- |' * (len(domains) + 1)
     ]
     for name, row in rounds.items():
-        values = [row[d]['mIoU'] if d in row else None for d in domains]
+        values = [row[d][main] if d in row else None for d in domains]
         known = [v for v in values if v is not None]
         values.append(sum(known) / len(known) if known else None)
         lines.append(f'| {name} | ' +
-                     ' | '.join('-' if v is None else f'{v:.2f}'
+                     ' | '.join('-' if v is None else f'{v:.{digits}f}'
                                 for v in values) + ' |')
-    return '\n'.join(lines + ['', f'mIoU {report["report"]["mIoU"]:.2f}', ''])
+    total = f'{main} {report["report"][main]:.{digits}f}'
+    return '\n'.join(lines + ['', total, ''])

@@ -10,7 +10,6 @@ from mmengine.dist import get_rank, get_world_size, is_main_process
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
-from mmengine.structures import PixelData
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -47,15 +46,17 @@ class TestTimeAdaptLoop(BaseLoop):
         reset (str): When everything returns to the source: ``'never'``
             (continual adaptation), ``'domain'`` or ``'round'``.
             Defaults to ``'never'``.
-        evaluator (dict | list): Metric config(s).
-            Defaults to ``dict(type='mmext.DomainIoUMetric')``.
+        evaluator (dict | list): Metric config(s). Defaults to None, that
+            of the method's task: ``dict(type='mmext.DomainIoUMetric')``, or
+            ``dict(type='mmext.DomainDepthMetric')`` for depth.
         autocast (str, optional): Let the networks compute in
             ``'bfloat16'`` or ``'float16'``; weights, optimizer, EMA,
             uncertainty, softmax and loss stay in single precision. Float16
             needs an ``AmpOptimWrapper``, whose scaler keeps small gradients.
             Defaults to None.
-        save_predictions (bool): Write every label map as a PNG below
-            ``work_dir/predictions``. Defaults to False.
+        save_predictions (bool): Write every prediction as a PNG (labels, or
+            depth times 256 in 16 bits) below ``work_dir/predictions``.
+            Defaults to False.
         source_ignore (Sequence[str]): Regular expressions of checkpoint keys
             that the model may lack. Defaults to ``('^auxiliary_head',)``.
         allow_random_source (bool): Run without ``load_from``, for tests.
@@ -104,8 +105,9 @@ class TestTimeAdaptLoop(BaseLoop):
         self.sampler = self.dataloader.sampler
         self.sampler.indices = split_stream(self.stream, reset,
                                             get_world_size(), get_rank())
+        self.method = TASK_UTILS.build(method)
         self.evaluator = runner.build_evaluator(
-            evaluator or dict(type='mmext.DomainIoUMetric'))
+            evaluator or dict(self.method.task.evaluator))
         self.evaluator.dataset_meta = self.stream.metainfo
         check_stream(self.stream, self.model)
         self.visits = StreamStatistics()
@@ -114,7 +116,6 @@ class TestTimeAdaptLoop(BaseLoop):
         self._done = 0
         self._epoch = 0
         self.stop_training = False
-        self.method = TASK_UTILS.build(method)
         self._prepare()
 
     # What the Runner and its hooks read -----------------------------------
@@ -154,7 +155,8 @@ class TestTimeAdaptLoop(BaseLoop):
         self.Frame = frame_type.Frame
         frame = self.Frame.from_batch(first, self.model.data_preprocessor)
         view = frame.views[frame.reference(self.method.reference_view)]
-        self.method.prepare(self.model, view.size, self.runner.seed or 0)
+        self.method.prepare(self.model, view.size, self.runner.seed or 0,
+                            view.x.size(1))
         if self.method.needs_teacher:
             options = dict(self.method.teacher_options(), update='manual')
             self.teacher_hook = MeanTeacherHook(**options)
@@ -198,9 +200,7 @@ class TestTimeAdaptLoop(BaseLoop):
         seconds = time.perf_counter() - started
 
         sample = frame.samples[0].clone()
-        labels = result.labels.to(torch.uint8 if result.labels.max() <
-                                  256 else torch.int32)
-        sample.pred_sem_seg = PixelData(data=labels[None].cpu())
+        self.method.task.attach(sample, result.labels)
         self.evaluator.process([sample], batch)
         self.visits.add(visit, result, seconds)
         if result.skipped:
@@ -317,8 +317,8 @@ class TestTimeAdaptLoop(BaseLoop):
         path = prediction_path(
             self.runner.work_dir, visit,
             sample.metainfo.get('img_path') or f'{self._iter:06d}')
-        data = sample.pred_sem_seg.data[0].numpy()
-        encoded = cv2.imencode('.png', data)[1].tobytes()
+        picture = self.method.task.picture(sample)
+        encoded = cv2.imencode('.png', picture)[1].tobytes()
         self.visits.write(path, encoded)
 
     # Saving and resuming ---------------------------------------------------

@@ -2,7 +2,9 @@
 """Depth from RGB and spikes: networks, heads, the estimator."""
 from .cross_domain import CrossDomainAdapter
 from .cross_modality import CrossModalityDistiller
-from .depth_estimator import BiCrossDepthEstimator, resize_prediction
+from .depth_estimator import (BiCrossDepthEstimator, paste_crop,
+                              resize_prediction)
+from .depth_task import DepthTask
 from .dpt_decoder import (DPTDecoder, DPTReassemble, FeatureFusion,
                           ReassembleLevel, ResidualConvUnit)
 from .dpt_depth_head import DPTDepthHead, DPTUncertaintyHead, affine_inverse
@@ -12,8 +14,9 @@ from .spike_preprocessor import SpikeDataPreprocessor
 
 __all__ = [
     'BiCrossDepthEstimator', 'CrossDomainAdapter', 'CrossModalityDistiller',
-    'DPTDecoder', 'DPTDepthHead', 'DPTHybrid', 'DPTReassemble',
+    'DPTDecoder', 'DPTDepthHead', 'DepthTask', 'DPTHybrid', 'DPTReassemble',
     'DPTUncertaintyHead', 'FeatureFusion', 'ReassembleLevel',
     'ResidualConvUnit', 'SpikeDataPreprocessor', 'SpikeSE', 'SpikeUNet',
-    'SpikeUSENet', 'affine_inverse', 'resize_pos_embed', 'resize_prediction'
+    'SpikeUSENet', 'affine_inverse', 'paste_crop', 'resize_pos_embed',
+    'resize_prediction'
 ]

@@ -1,6 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Depth, and how sure of it, from RGB or spikes: mmseg's estimator, wider."""
-from typing import Dict, List, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Tuple
 
 import torch
 import torch.nn.functional as F
@@ -11,8 +11,11 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from mmext.models.distillers import garg_mask, range_mask
+from mmext.models.uncertainty import mc_dropout_passes
 from mmext.registry import MODELS, register_depth
+from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
+from .dpt_depth_head import DPTDepthHead
 
 DataSamples = List[SegDataSample]
 
@@ -32,6 +35,27 @@ def resize_prediction(x: Tensor, size: Sequence[int]) -> Tensor:
     with torch.autocast(x.device.type, enabled=False):
         return F.interpolate(
             x, size=tuple(size), mode='bicubic', align_corners=False)
+
+
+def paste_crop(one: Tensor, box: Sequence[int], size: Sequence[int],
+               outside: float) -> Tensor:
+    """Put the map of a crop back into the whole image.
+
+    Args:
+        one (Tensor): (1, height, width).
+        box (Sequence[int]): Top, left, height and width of the crop.
+        size (Sequence[int]): Height and width of the image.
+        outside (float): Value of the pixels around the crop.
+
+    Returns:
+        Tensor: (1, *size).
+    """
+    top, left, height, width = (int(number) for number in box)
+    if (height, width) == tuple(size):
+        return one
+    canvas = one.new_full((1, *size), outside)
+    canvas[:, top:top + height, left:left + width] = one
+    return canvas
 
 
 @register_depth(MODELS)
@@ -199,20 +223,53 @@ class BiCrossDepthEstimator(DepthEstimator):
             tuple: Depth in metres and uncertainty, each (B, 1, h, w);
             the second is None without an uncertainty head.
         """
-        size = tuple(inputs.shape[2:])
-        inputs = self._pad(inputs)
-        path = self.decode_head.decode(self.extract_feat(inputs))[0]
-        maps = [self.decode_head.depth(path)]
-        if uncertainty and self.uncertainty_head is not None:
-            maps.append(self.uncertainty_head(path))
-        padded = tuple(inputs.shape[2:])
-        maps = [
-            one if tuple(one.shape[2:]) == padded else F.interpolate(
-                one, size=padded, mode='bilinear', align_corners=False)
-            for one in maps
-        ]
-        maps = [one[:, :, :size[0], :size[1]] for one in maps]
-        return maps[0], maps[1] if len(maps) > 1 else None
+        padded = self._pad(inputs)
+        path = self.decode_head.decode(self.extract_feat(padded))[0]
+        depth = self._unpad(self.decode_head.depth(path), padded, inputs)
+        if not uncertainty or self.uncertainty_head is None:
+            return depth, None
+        return depth, self._unpad(self.uncertainty_head(path), padded, inputs)
+
+    @torch.no_grad()
+    def dropout_passes(self, inputs: Tensor, passes: int, p: float,
+                       rng: RandomSource) -> Iterator[Tensor]:
+        """Depth of passes with dropout before the head's last convolution.
+
+        What precedes it runs once. See
+        :func:`~mmext.models.uncertainty.mc_dropout_passes`.
+
+        Args:
+            inputs (Tensor): (B, C, h, w).
+            passes (int): Number of passes.
+            p (float): Probability of dropping a value, in [0, 1).
+            rng (RandomSource): Source of the masks.
+
+        Yields:
+            Tensor: Depth in metres, (B, 1, h, w), not clamped.
+        """
+        head, padded = self.decode_head, self._pad(inputs)
+        path = head.decode(self.extract_feat(padded))[0]
+        if isinstance(head, DPTDepthHead):
+            maps = map(
+                head.metres,
+                mc_dropout_passes(head.output, lambda: head.output(path),
+                                  passes, p, rng))
+        else:
+            maps = mc_dropout_passes(head, lambda: head.depth(path), passes, p,
+                                     rng)
+        for one in maps:
+            yield self._unpad(one, padded, inputs)
+
+    @staticmethod
+    def _unpad(one: Tensor, padded: Tensor, inputs: Tensor) -> Tensor:
+        """A head's map at the size of the inputs, without the padding."""
+        if one.shape[2:] != padded.shape[2:]:
+            one = F.interpolate(
+                one,
+                size=padded.shape[2:],
+                mode='bilinear',
+                align_corners=False)
+        return one[:, :, :inputs.shape[2], :inputs.shape[3]]
 
     def _pad(self, inputs: Tensor) -> Tensor:
         """Repeat the border at the bottom and right."""
@@ -380,17 +437,7 @@ class BiCrossDepthEstimator(DepthEstimator):
         depth = maps[0, :1].clamp(cfg.min_depth, cfg.max_depth)
         # Outside the crop nothing was predicted: the largest error.
         return [
-            self._paste(one, box, size, outside)
+            paste_crop(one, box, size, outside)
             for one, outside in zip((depth,
                                      *maps[0, 1:, None]), (cfg.min_depth, 1.))
         ]
-
-    @staticmethod
-    def _paste(one: Tensor, box: Sequence[int], size: Tuple[int, int],
-               outside: float) -> Tensor:
-        top, left, height, width = (int(number) for number in box)
-        if (height, width) == size:
-            return one
-        canvas = one.new_full((1, *size), outside)
-        canvas[:, top:top + height, left:left + width] = one
-        return canvas

@@ -40,11 +40,21 @@ def affine_inverse(raw: Tensor,
         return 1 / depth.clamp_min(1e-8) if invert else depth
 
 
+class FullPrecisionConv(nn.Conv2d):
+    """A convolution in its weights' precision, also under autocast."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """As ``nn.Conv2d``."""
+        with torch.autocast(x.device.type, enabled=False):
+            return super().forward(x.to(self.weight.dtype))
+
+
 class OutputConvs(nn.Sequential):
     """3x3 convolution, x2 bilinear, 3x3, ReLU, 1x1 to one channel.
 
-    The last convolution runs in float32 also under autocast: raw values are
-    hundreds, of which bfloat16 keeps 8 bits.
+    (B, channels, h, w) to (B, 1, 2 * h, 2 * w). The last convolution runs in
+    float32 also under autocast: raw values are hundreds, of which bfloat16
+    keeps 8 bits.
 
     Args:
         channels (int): Width of the path; the first convolution halves it.
@@ -61,17 +71,9 @@ class OutputConvs(nn.Sequential):
             nn.Conv2d(channels, channels // 2, 3, padding=1),
             nn.Upsample(scale_factor=2, mode='bilinear', align_corners=True),
             nn.Conv2d(channels // 2, hidden, 3, padding=1),
-            nn.ReLU(inplace=True), nn.Conv2d(hidden, 1, 1))
+            nn.ReLU(inplace=True), FullPrecisionConv(hidden, 1, 1))
         if init_bias is not None:
             nn.init.constant_(self[-1].bias, init_bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, channels, h, w) to (B, 1, 2 * h, 2 * w)."""
-        *hidden, last = self
-        for layer in hidden:
-            x = layer(x)
-        with torch.autocast(x.device.type, enabled=False):
-            return last(x.to(last.weight.dtype))
 
 
 @register_depth(MODELS)
@@ -144,8 +146,18 @@ class DPTDepthHead(DPTDecoder):
         Returns:
             Tensor: (B, 1, 2 * h, 2 * w).
         """
-        return affine_inverse(
-            self.output(path), self.scale, self.shift, self.invert)
+        return self.metres(self.output(path))
+
+    def metres(self, raw: Tensor) -> Tensor:
+        """Depth in metres of raw values, :func:`affine_inverse`.
+
+        Args:
+            raw (Tensor): Of ``output``, (B, 1, H, W).
+
+        Returns:
+            Tensor: Of the same shape.
+        """
+        return affine_inverse(raw, self.scale, self.shift, self.invert)
 
     def forward(self, inputs: Sequence[Level]) -> Tensor:
         """Depth in metres from the levels of a backbone.

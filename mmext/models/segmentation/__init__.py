@@ -1,7 +1,8 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Adaptation methods for mmseg segmentors."""
+"""Adaptation methods for mmseg segmentors, and what other tasks share."""
 from .base_adaptation import PROMPT, BaseAdaptation, StepResult, set_trainable
 from .cotta import CoTTA
+from .dense_task import DenseTask, SegmentationTask
 from .frame import Frame, View
 from .mosa_mit import (EncoderDecoderHost, MoSAMiTLayer, MoSASegSwinBlock,
                        MoSASegViTLayer)
@@ -13,8 +14,9 @@ from .tent import Tent
 from .vdp import VDP
 
 __all__ = [
-    'BNStats', 'BaseAdaptation', 'CoTTA', 'EncoderDecoderHost', 'Frame',
-    'MoSAMiTLayer', 'MoSASegSwinBlock', 'MoSASegViTLayer',
+    'BNStats', 'BaseAdaptation', 'CoTTA', 'DenseTask', 'EncoderDecoderHost',
+    'Frame', 'MoSAMiTLayer', 'MoSASegSwinBlock', 'MoSASegViTLayer',
     'NVIDIAMixVisionTransformer', 'NVIDIASegformerHead', 'PROMPT', 'SVDP',
-    'SourceOnly', 'StepResult', 'Tent', 'VDP', 'View', 'set_trainable'
+    'SegmentationTask', 'SourceOnly', 'StepResult', 'Tent', 'VDP', 'View',
+    'set_trainable'
 ]

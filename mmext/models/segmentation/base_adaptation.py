@@ -13,8 +13,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 
 from mmext.models.teachers import GroupEMA
+from mmext.registry import TASK_UTILS
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
+from .dense_task import DenseTask, SegmentationTask
 from .frame import Frame
 
 PROMPT = 'visual_prompt'
@@ -28,8 +30,8 @@ class StepResult:
     """What a method says of one frame.
 
     Args:
-        labels (Tensor): Predicted classes, int64, shape (H0, W0); made
-            before any parameter changed.
+        labels (Tensor): The prediction, shape (H0, W0), made before any
+            parameter changed: classes, int64, or depth in metres.
         log (dict[str, float]): Scalars for the log.
         uncertainty (Tensor, optional): Map of shape (H0, W0).
         skipped (str): Why the update was left out; empty if it was not.
@@ -147,6 +149,9 @@ class BaseAdaptation:
             anchor use the statistics of what they see, one frame, instead of
             the stored ones; see :func:`use_batch_statistics`.
             Defaults to False.
+        task (dict, optional): What the model predicts, such as
+            ``dict(type='mmext.DepthTask')``. Defaults to None,
+            ``dict(type='mmext.SegmentationTask')``.
     """
 
     needs_teacher = False
@@ -157,7 +162,10 @@ class BaseAdaptation:
     def __init__(self,
                  adapt: Optional[str] = None,
                  reference_view: Optional[int] = None,
-                 batch_stats: bool = False) -> None:
+                 batch_stats: bool = False,
+                 task: Optional[dict] = None) -> None:
+        self.task: DenseTask = TASK_UTILS.build(task) if task else \
+            SegmentationTask()
         self.batch_stats = batch_stats
         self.adapt = adapt or self.default_adapt
         self.reference_view = reference_view
@@ -173,15 +181,24 @@ class BaseAdaptation:
 
     # Life cycle -----------------------------------------------------------
 
-    def prepare(self, model: nn.Module, size: Tuple[int, int],
-                seed: int) -> None:
+    def prepare(self,
+                model: nn.Module,
+                size: Tuple[int, int],
+                seed: int,
+                channels: int = 3) -> None:
         """Create and freeze parameters; the optimizer is built afterwards.
 
         Args:
             model (nn.Module): The student, not yet loaded.
             size (tuple[int, int]): Height and width of the reference view.
             seed (int): Seed of the method's own random numbers.
+            channels (int): Channels of the views. Defaults to 3.
+
+        Raises:
+            ConfigError: If the model is none of the task's, or nothing
+                adapts.
         """
+        self.task.check(model)
         self.rng = RandomSource(seed)
         chosen = set_trainable(model, self.adapt)
         params = dict(model.named_parameters())
@@ -284,5 +301,6 @@ class BaseAdaptation:
         """Entries for the run's report."""
         return dict(
             adapt=self.adapt,
+            task=type(self.task).__name__,
             reset_optimizer=self.reset_optimizer,
             batch_stats=self.batch_stats)

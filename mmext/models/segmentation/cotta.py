@@ -1,11 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""CoTTA for segmentation (arXiv 2203.13591)."""
+"""CoTTA for dense prediction (arXiv 2203.13591)."""
 from copy import deepcopy
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Union
 
 import torch
 import torch.nn as nn
-import torch.nn.functional as F
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 
@@ -14,8 +13,7 @@ from mmext.registry import TASK_UTILS
 from mmext.utils.user_error import ConfigError
 from .base_adaptation import PROMPT, BaseAdaptation, StepResult
 from .frame import Frame, View
-from .segmentor_ops import (PromptFn, ensemble, student_logits,
-                            view_probabilities)
+from .segmentor_ops import PromptFn
 
 
 @TASK_UTILS.register_module()
@@ -30,8 +28,9 @@ class CoTTA(BaseAdaptation):
 
     Args:
         decay (float): EMA decay of the teacher. Defaults to 0.999.
-        anchor_threshold (float, optional): Bound of the gate, None for no
-            gate. Defaults to 0.69.
+        anchor_threshold (float | str, optional): Bound of the gate, None for
+            no gate. Defaults to ``'auto'``, the task's: 0.69 for classes,
+            None for depth.
         restore_prob (float): Chance of each parameter to return to its
             source value. Defaults to 0.01.
         adapt (str): What adapts. Defaults to ``'all'``.
@@ -43,6 +42,7 @@ class CoTTA(BaseAdaptation):
         reference_view (int, optional): Index of the reference view.
             Defaults to None, the only unmirrored view.
         batch_stats (bool): See :class:`BaseAdaptation`. Defaults to False.
+        task (dict, optional): See :class:`BaseAdaptation`.
 
     Examples:
         >>> train_cfg = dict(
@@ -55,14 +55,17 @@ class CoTTA(BaseAdaptation):
 
     def __init__(self,
                  decay: float = 0.999,
-                 anchor_threshold: Optional[float] = 0.69,
+                 anchor_threshold: Union[float, str, None] = 'auto',
                  restore_prob: float = 0.01,
                  adapt: Optional[str] = None,
                  reset_optimizer: str = 'never',
                  views_per_batch: int = 2,
                  reference_view: Optional[int] = None,
-                 batch_stats: bool = False) -> None:
-        super().__init__(adapt, reference_view, batch_stats)
+                 batch_stats: bool = False,
+                 task: Optional[dict] = None) -> None:
+        super().__init__(adapt, reference_view, batch_stats, task)
+        if anchor_threshold == 'auto':
+            anchor_threshold = self.task.anchor_threshold
         if reset_optimizer not in ('never', 'domain'):
             raise ConfigError("reset_optimizer is 'never' or 'domain', got "
                               f'{reset_optimizer!r}.')
@@ -100,8 +103,9 @@ class CoTTA(BaseAdaptation):
 
         with torch.enable_grad(), optim_wrapper.optim_context(self.model):
             x = self.network_input(self.model, view)
-            logits = student_logits(self.model, view, x, frame.ori_shape)
-            loss = F.cross_entropy(logits, labels[None])
+            output = self.task.student_map(self.model, view, x,
+                                           frame.ori_shape)
+            loss = self.task.loss(output, labels)
         skipped = self.update_student(loss, optim_wrapper)
         if not skipped:
             self.teacher.update(self.model)
@@ -118,7 +122,7 @@ class CoTTA(BaseAdaptation):
                      frame: Frame,
                      index: int,
                      prompt: Optional[PromptFn] = None) -> Tuple[Tensor, dict]:
-        """The teacher's labels, gated by the source model.
+        """The teacher's prediction, gated by the source model.
 
         Args:
             frame (Frame): The frame.
@@ -128,27 +132,38 @@ class CoTTA(BaseAdaptation):
         Returns:
             tuple[Tensor, dict]: Labels (H0, W0) and scalars for the log.
         """
-        mean, single = ensemble(self.teacher.module, frame.views, index,
-                                frame.ori_shape, prompt, self.views_per_batch)
-        # several times faster than argmax over this axis on a CPU
-        average = mean.max(0).indices
+        mean, single = self.task.ensemble(self.teacher.module, frame.views,
+                                          index, frame.ori_shape, prompt,
+                                          self.views_per_batch)
+        average = self.task.decide(mean)
         if self.anchor is None:
             return average, {}
-        view = frame.views[index]
-        confidence, anchor_labels = self.anchor_confidence(view, frame)
+        confidence, anchor_labels = self.anchor_confidence(
+            frame.views[index], frame, single)
         labels = anchor_gate(
-            single.max(0).indices, average, confidence, self.anchor_threshold)
+            self.task.decide(single), average, confidence,
+            self.anchor_threshold)
         sure = (confidence > self.anchor_threshold).float().mean()
-        agree = (labels == anchor_labels).float().mean()
         return labels, dict(
-            anchor_sure=float(sure), anchor_agreement=float(agree))
+            anchor_sure=float(sure),
+            anchor_agreement=self.task.agreement(labels, anchor_labels))
 
-    def anchor_confidence(self, view: View,
-                          frame: Frame) -> Tuple[Tensor, Tensor]:
-        """Largest source probability per pixel, and its class."""
-        probs = view_probabilities(self.anchor, [view], view.x,
+    def anchor_confidence(
+            self,
+            view: View,
+            frame: Frame,
+            single: Optional[Tensor] = None) -> Tuple[Tensor, Tensor]:
+        """How sure the source is of a view, per pixel, and its prediction.
+
+        Args:
+            view (View): The reference view.
+            frame (Frame): Its frame.
+            single (Tensor, optional): The teacher's map of this view, which
+                the confidence in a depth depends on.
+        """
+        maps = self.task.view_maps(self.anchor, [view], view.x,
                                    frame.ori_shape)[0]
-        return probs.max(0)
+        return self.task.confidence(maps, single)
 
     def restore(self) -> None:
         """Stochastic restore of the student, prompt excepted."""

@@ -42,7 +42,8 @@ class Frame:
 
     Args:
         views (list[View]): In the order of the pipeline.
-        ori_shape (tuple[int, int]): Height and width of the original image.
+        ori_shape (tuple[int, int]): Height and width of the original image,
+            or of the part of it that the views show (``crop_box``).
         samples (list): Data samples of the views, host objects.
     """
     views: List[View]
@@ -79,6 +80,8 @@ class Frame:
             views.append(
                 View(data['inputs'], dict(data['data_samples'][0].metainfo)))
         ori_shape = tuple(views[0].meta['ori_shape'][:2])
+        if views[0].meta.get('crop_box') is not None:
+            ori_shape = tuple(views[0].meta['crop_box'][2:])
         return cls(views, ori_shape, [sample[0] for sample in samples])
 
     def reference(self, index: Optional[int] = None) -> int:

@@ -12,6 +12,7 @@ from mmext.utils.random import RandomSource
 from .frame import View
 
 PromptFn = Callable[[View], Tensor]
+MapsFn = Callable[[nn.Module, List[View], Tensor, Tuple[int, int]], Tensor]
 
 
 def decode(model: nn.Module, feats: Any) -> Tensor:
@@ -102,7 +103,8 @@ def ensemble(model: nn.Module,
              reference: int,
              size: Tuple[int, int],
              prompt: Optional[PromptFn] = None,
-             batch: int = 2) -> Tuple[Tensor, Tensor]:
+             batch: int = 2,
+             maps: MapsFn = view_probabilities) -> Tuple[Tensor, Tensor]:
     """Average probabilities over all views, and those of the reference.
 
     One running sum is kept, whatever the number of views. Views of one size
@@ -115,6 +117,8 @@ def ensemble(model: nn.Module,
         size (tuple[int, int]): Height and width of the original image.
         prompt (Callable, optional): Maps a view to its prompted input.
         batch (int): Largest number of views in one pass. Defaults to 2.
+        maps (Callable): What is averaged, called like
+            :func:`view_probabilities`, the default.
 
     Returns:
         tuple[Tensor, Tensor]: Mean and reference probabilities, (C, H0, W0).
@@ -128,8 +132,7 @@ def ensemble(model: nn.Module,
         for start in range(0, len(members), batch):
             part = members[start:start + batch]
             x = torch.cat([prompt(views[i]) for i in part])
-            probs = view_probabilities(model, [views[i] for i in part], x,
-                                       size)
+            probs = maps(model, [views[i] for i in part], x, size)
             if reference in part:
                 single = probs[part.index(reference)].clone()
             summed = probs.sum(0)

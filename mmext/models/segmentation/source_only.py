@@ -7,7 +7,6 @@ from mmengine.optim import OptimWrapper
 from mmext.registry import TASK_UTILS
 from .base_adaptation import BaseAdaptation, StepResult
 from .frame import Frame
-from .segmentor_ops import ensemble
 
 
 @TASK_UTILS.register_module()
@@ -15,11 +14,13 @@ class SourceOnly(BaseAdaptation):
     """Predict with the unchanged source model (specification c.4).
 
     Args:
-        multi_view (bool): Average the softmax over all views of the pipeline
-            instead of using the reference view. Defaults to False.
+        multi_view (bool): Average over all views of the pipeline (the
+            softmax, or the logarithm of depth) instead of using the
+            reference view. Defaults to False.
         reference_view (int, optional): Index of the reference view.
             Defaults to None, the only unmirrored view.
         batch_stats (bool): See :class:`BaseAdaptation`. Defaults to False.
+        task (dict, optional): See :class:`BaseAdaptation`.
 
     Examples:
         >>> train_cfg = dict(
@@ -32,9 +33,10 @@ class SourceOnly(BaseAdaptation):
     def __init__(self,
                  multi_view: bool = False,
                  reference_view: Optional[int] = None,
-                 batch_stats: bool = False) -> None:
+                 batch_stats: bool = False,
+                 task: Optional[dict] = None) -> None:
         super().__init__(
-            reference_view=reference_view, batch_stats=batch_stats)
+            reference_view=reference_view, batch_stats=batch_stats, task=task)
         self.multi_view = multi_view
 
     @property
@@ -46,10 +48,10 @@ class SourceOnly(BaseAdaptation):
         """Predict; see :meth:`BaseAdaptation.step`."""
         reference = frame.reference(self.reference_view)
         views = frame.views if self.multi_view else [frame.views[reference]]
-        mean, _ = ensemble(self.model, views,
-                           reference if self.multi_view else 0,
-                           frame.ori_shape)
-        return StepResult(mean.max(0).indices)
+        mean, _ = self.task.ensemble(self.model, views,
+                                     reference if self.multi_view else 0,
+                                     frame.ori_shape)
+        return StepResult(self.task.decide(mean))
 
 
 @TASK_UTILS.register_module()

@@ -12,13 +12,11 @@ from mmext.models.prompts import SparseVisualPrompt
 from mmext.models.prompts.functional import (SplineResizer, num_prompts,
                                              place_prompts, prompt_decay,
                                              resize_map, sparse_map)
-from mmext.models.uncertainty import uncertainty_map
 from mmext.registry import TASK_UTILS
 from mmext.utils.user_error import ConfigError
 from .base_adaptation import PROMPT, StepResult
 from .cotta import CoTTA
 from .frame import Frame, View
-from .segmentor_ops import mc_probabilities, student_logits
 
 Placement = Dict[Tuple[int, int], Tensor]
 
@@ -72,7 +70,8 @@ class SVDP(CoTTA):
         prompt_mode (str): ``'add'``. Defaults to ``'add'``.
         **kwargs: See :class:`CoTTA`: ``decay``, ``anchor_threshold``,
             ``restore_prob``, ``adapt``, ``reset_optimizer``,
-            ``views_per_batch``, ``reference_view``, ``batch_stats``.
+            ``views_per_batch``, ``reference_view``, ``batch_stats``,
+            ``task``.
 
     Examples:
         >>> train_cfg = dict(
@@ -131,13 +130,16 @@ class SVDP(CoTTA):
         """Name in logs and reports."""
         return f'SVDP{"" if self.prompt_grad else "(untrained prompt)"}'
 
-    def prepare(self, model: nn.Module, size: Tuple[int, int],
-                seed: int) -> None:
+    def prepare(self,
+                model: nn.Module,
+                size: Tuple[int, int],
+                seed: int,
+                channels: int = 3) -> None:
         """Attach the prompt; see :meth:`BaseAdaptation.prepare`."""
-        prompt = SparseVisualPrompt(
-            size, self.sparse_rate, std=self.prompt_std, seed=seed)
+        prompt = SparseVisualPrompt(size, self.sparse_rate, channels,
+                                    self.prompt_std, seed)
         model.add_module(PROMPT, prompt.to(next(model.parameters()).device))
-        super().prepare(model, size, seed)
+        super().prepare(model, size, seed, channels)
 
     def teacher_options(self) -> dict:
         """The prompt is a group of its own, see :class:`GroupEMA`."""
@@ -157,8 +159,8 @@ class SVDP(CoTTA):
 
         with torch.enable_grad(), optim_wrapper.optim_context(self.model):
             x = self.prompted(self.model, view, places, self.prompt_grad)
-            logits = student_logits(self.model, view, x, size)
-            loss = F.cross_entropy(logits, labels[None])
+            loss = self.task.loss(
+                self.task.student_map(self.model, view, x, size), labels)
         skipped = self.update_student(loss, optim_wrapper)
 
         alpha = prompt_decay(self.decay, mean_u,
@@ -184,9 +186,9 @@ class SVDP(CoTTA):
         teacher = self.teacher.module
 
         def measure(x: Tensor) -> Tensor:
-            return uncertainty_map(
-                mc_probabilities(teacher, view, x, size, self.mc_passes,
-                                 self.mc_dropout, self.rng))
+            return self.task.uncertainty(
+                self.task.dropout_maps(teacher, view, x, size, self.mc_passes,
+                                       self.mc_dropout, self.rng))
 
         result = measure(view.x)
         if self.unc_with_prompt:
@@ -236,12 +238,16 @@ class SVDP(CoTTA):
 
         Raises:
             RuntimeError: If ``prompt_grad`` is set but no gradient, or only
-                zeros, reached the prompt.
+                zeros, reached the prompt, while the network got some.
         """
         patch = getattr(self.model, PROMPT).patch
         if not self.prompt_grad or not patch.requires_grad:
             return
         if patch.grad is None or not patch.grad.any():
+            grads = [p.grad for p in self.model.parameters()]
+            if patch.grad is not None and not any(
+                    g.any() for g in grads if g is not None):
+                return  # a loss of zero, or depth out of range everywhere
             what = 'no gradient' if patch.grad is None else 'only zeros'
             raise RuntimeError(
                 f'SVDP(prompt_grad=True): {what} reached the prompt, so it '

@@ -1,6 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A dense visual prompt in the spirit of VDP (arXiv 2212.04145)."""
-from typing import Optional, Tuple
+from typing import Optional, Tuple, Union
 
 import torch.nn as nn
 from torch import Tensor
@@ -30,10 +30,11 @@ class VDP(CoTTA):
     Args:
         std (float): Standard deviation of the start values. Defaults to 0.0.
         decay (float): EMA decay of the prompt. Defaults to 0.999.
-        anchor_threshold (float, optional): Bound of the gate.
-            Defaults to 0.69.
+        anchor_threshold (float | str, optional): Bound of the gate.
+            Defaults to ``'auto'``, the task's.
         views_per_batch (int): Views per teacher pass. Defaults to 2.
         reference_view (int, optional): Index of the reference view.
+        task (dict, optional): See :class:`BaseAdaptation`.
 
     Examples:
         >>> train_cfg = dict(
@@ -46,15 +47,17 @@ class VDP(CoTTA):
     def __init__(self,
                  std: float = 0.,
                  decay: float = 0.999,
-                 anchor_threshold: Optional[float] = 0.69,
+                 anchor_threshold: Union[float, str, None] = 'auto',
                  views_per_batch: int = 2,
-                 reference_view: Optional[int] = None) -> None:
+                 reference_view: Optional[int] = None,
+                 task: Optional[dict] = None) -> None:
         super().__init__(
             decay=decay,
             anchor_threshold=anchor_threshold,
             restore_prob=0.,
             views_per_batch=views_per_batch,
-            reference_view=reference_view)
+            reference_view=reference_view,
+            task=task)
         self.std = std
 
     @property
@@ -62,12 +65,15 @@ class VDP(CoTTA):
         """Name in logs and reports."""
         return 'VDP-like'
 
-    def prepare(self, model: nn.Module, size: Tuple[int, int],
-                seed: int) -> None:
+    def prepare(self,
+                model: nn.Module,
+                size: Tuple[int, int],
+                seed: int,
+                channels: int = 3) -> None:
         """Attach the prompt; see :meth:`BaseAdaptation.prepare`."""
-        prompt = DenseVisualPrompt(size, std=self.std, seed=seed)
+        prompt = DenseVisualPrompt(size, channels, self.std, seed)
         model.add_module(PROMPT, prompt.to(next(model.parameters()).device))
-        super().prepare(model, size, seed)
+        super().prepare(model, size, seed, channels)
 
     @staticmethod
     def network_input(network: nn.Module, view: View) -> Tensor:

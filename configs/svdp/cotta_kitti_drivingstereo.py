@@ -1,0 +1,12 @@
+# Baseline: CoTTA (arXiv 2203.13591) for depth, at SVDP's rate.
+_base_ = './kitti_drivingstereo.py'
+
+train_cfg = dict(
+    method=dict(
+        _delete_=True,
+        type='mmext.CoTTA',
+        task=dict(type='mmext.DepthTask', loss='l1', max_depth=80.),
+        decay=0.999,
+        anchor_threshold=None,
+        restore_prob=0.01,
+        reference_view=2))
