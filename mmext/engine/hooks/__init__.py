@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Hooks for stock runners."""
+from .adaptation_guard_hook import AdaptationGuardHook
 from .adaptation_state_hook import AdaptationStateHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
@@ -13,8 +14,8 @@ from .p_norm_schedule_hook import PNormScheduleHook
 from .rng_state_hook import RNGStateHook
 
 __all__ = [
-    'AdaptationStateHook', 'AtomicCheckpointHook', 'ChannelsLastHook',
-    'CheckpointMatchHook', 'DistillHook', 'InvalidLossHook',
-    'LipschitzEMAHook', 'MeanTeacherHook', 'MoSAHook', 'PNormScheduleHook',
-    'RNGStateHook'
+    'AdaptationGuardHook', 'AdaptationStateHook', 'AtomicCheckpointHook',
+    'ChannelsLastHook', 'CheckpointMatchHook', 'DistillHook',
+    'InvalidLossHook', 'LipschitzEMAHook', 'MeanTeacherHook', 'MoSAHook',
+    'PNormScheduleHook', 'RNGStateHook'
 ]

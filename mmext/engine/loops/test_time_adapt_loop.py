@@ -112,6 +112,10 @@ class TestTimeAdaptLoop(BaseLoop):
         check_stream(self.stream, self.model)
         self.visits = StreamStatistics()
         self.source_digest = ''
+        # For hooks that watch the run: what the method said of the last
+        # frame, and whether they need the source.
+        self.last_result: Any = None
+        self.keep_source = reset != 'never'
         self._iter = 0
         self._done = 0
         self._epoch = 0
@@ -198,6 +202,7 @@ class TestTimeAdaptLoop(BaseLoop):
         with self._precision(frame):
             result = self.method.step(frame, self.runner.optim_wrapper)
         seconds = time.perf_counter() - started
+        self.last_result = result
 
         sample = frame.samples[0].clone()
         self.method.task.attach(sample, result.labels)
@@ -242,7 +247,7 @@ class TestTimeAdaptLoop(BaseLoop):
 
     def _source(self, state: Optional[dict]) -> Optional[dict]:
         """The source weights: kept beside the checkpoints for a resume."""
-        if not (self.method.needs_source or self.reset != 'never'):
+        if not (self.method.needs_source or self.keep_source):
             return None
         if state is None:
             source = {
