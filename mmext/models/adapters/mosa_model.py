@@ -10,13 +10,12 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmext.registry import MODELS
-from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
 from .blocks import find_host
+from .draws import AdapterDraws
 from .injection import Plan, plain
 from .lifecycle import AdapterLifecycle
 from .loading import check_adapter_state
-from .passes import Drawing
 from .slots import SLOT, slots
 from .split_linear import SplitLinear
 from .two_pass import TwoPassLoss
@@ -27,7 +26,7 @@ DEFAULT_NAME = 'default'
 
 
 @MODELS.register_module()
-class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
+class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
     r"""Fine-tune a host model with a mixture of sparse adapters.
 
     Adapters (arXiv 2312.02923) are put into the blocks of the host after its
@@ -164,8 +163,7 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
             for name, parameter in self.named_parameters()
         }
         self._active = DEFAULT_NAME
-        self.rng = RandomSource(seed)
-        self._drawing: Optional[Drawing] = None
+        self._init_draws(seed)
         self._blocks: Optional[List[nn.Module]] = None
         self._inject(DEFAULT_NAME, plan, adapter, targets)
         self._register_load_state_dict_pre_hook(check_adapter_state, True)
@@ -301,51 +299,6 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
                     found['.'.join(part for part in parts if part)] = layer
         return found
 
-    # Draws -----------------------------------------------------------------
-
-    @property
-    def drawing(self) -> Drawing:
-        """Drawing: The draws of the active adapters."""
-        if self._drawing is None:
-            self._drawing = Drawing(list(self.adapter_modules().values()))
-        return self._drawing
-
-    @torch.compiler.disable
-    def draw(self, num_passes: Optional[int] = None) -> Tensor:
-        """Draw the modules of the next training step.
-
-        Every pass gets indices of its own, uniform and independent, from a
-        generator that only this model uses; all ranks draw the same.
-
-        Args:
-            num_passes (int, optional): Defaults to None, the model's.
-
-        Returns:
-            Tensor: Indices, shape (passes, draws), in execution order.
-        """
-        table = self.drawing.draw(num_passes or self.num_passes, self.rng)
-        return self.set_indices(table)
-
-    @torch.compiler.disable
-    def set_indices(self, table: Tensor) -> Tensor:
-        """Set the modules of the next training step instead of drawing.
-
-        Args:
-            table (Tensor): Indices, shape (passes, draws).
-
-        Returns:
-            Tensor: ``table``.
-        """
-        self.drawing.set(table, next(self.parameters()).device)
-        return table
-
-    @torch.compiler.disable
-    def _ready(self, num_passes: int) -> None:
-        """Draw, unless a hook has done so for this step."""
-        if not self.drawing.take(num_passes):
-            self.draw(num_passes)
-            self.drawing.take(num_passes)
-
     def guard(self, optimizer: torch.optim.Optimizer) -> UpdateGuard:
         """Make ``optimizer`` treat undrawn modules as ``inactive`` says.
 
@@ -373,49 +326,6 @@ class MoSAModel(AdapterLifecycle, TwoPassLoss, BaseModel):
                 **kwargs) -> Any:
         """The host's predictions."""
         return self.module.predict(inputs, data_samples, **kwargs)
-
-    # State beside the state dict -------------------------------------------
-
-    def draw_state(self) -> dict:
-        """What a checkpoint needs to go on: generator and options."""
-        return dict(rng=self.rng.state_dict(), options=self._options())
-
-    def load_draw_state(self, state: dict) -> None:
-        """Restore what :meth:`draw_state` returned.
-
-        Raises:
-            ConfigError: If it comes from a model with other options.
-        """
-        mine, given = self._options(), state['options']
-        wrong = [
-            f'{name}.{key}: checkpoint {given.get(name, {}).get(key)!r}, '
-            f'model {value!r}' for name, options in mine.items()
-            for key, value in options.items()
-            if given.get(name, {}).get(key) != value
-        ]
-        if wrong or set(given) - set(mine):
-            wrong += [
-                f'{name}: not in the model'
-                for name in sorted(set(given) - set(mine))
-            ]
-            raise ConfigError(
-                'The checkpoint was written by a model with other adapters; '
-                'nothing was restored.\n  ' + '\n  '.join(wrong) +
-                '\nResume with the config of the interrupted run, or start '
-                'a new one without --resume.')
-        self.rng.load_state_dict(state['rng'])
-
-    def _options(self) -> Dict[str, dict]:
-        """Options of all adapters that decide masks and tensors."""
-        found = {}
-        for name, cfg in self.adapter_cfgs.items():
-            options = {
-                k: v
-                for k, v in cfg['split'].items() if k not in ('merge', 'seed')
-            }
-            found[name] = dict(
-                options, adapter=cfg['adapter'], targets=cfg['targets'])
-        return found
 
     def is_adapter_key(self, key: str) -> bool:
         """Whether a state-dict key belongs to an adapter."""

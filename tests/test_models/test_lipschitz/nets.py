@@ -7,17 +7,26 @@ import torch
 import torch.nn.functional as F
 
 from mmext.models.lipschitz.bound_heads import DistanceHead
+from mmext.models.lipschitz.certifier import Certifier
 from mmext.models.lipschitz.networks import (DistanceNet, VGGFeature,
                                              build_network)
 from mmext.models.lipschitz.p_norm import set_p
 
 MEAN, STD = 0.4, 0.25
 LOW, HIGH = -MEAN / STD, (1 - MEAN) / STD
+EPS = (0., 0.02, 0.05, 0.1, 0.15, 0.3)
+HEADS = (None, 16)
 
 
 class ThinVGG(VGGFeature):
     """The 21 layers with fewer channels."""
     stages = ((3, 8), (3, 12), (5, 12), (5, 16), (5, 16))
+
+
+def certifier(net, **kwargs):
+    """Certificates of a net for normalised images."""
+    options = dict(mean=MEAN, std=STD)
+    return Certifier(net.body, net.head, **{**options, **kwargs})
 
 
 def pixels(count, size, seed=0):
