@@ -1,17 +1,14 @@
-# KITTI, Eigen's split: training pairs of RGB and spikes, validation on spikes.
-_base_ = './kitti_spike.py'
+# KITTI, Eigen's split, training pairs of RGB and spikes.
+_base_ = './depth_rgb-spike.py'
 
-# pipelines
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmext.LoadSpikeFromFile', length=128),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.ResizeSpike', size=(384, 384)),
-    dict(type='mmext.PackDepthInputs', keys=('rgb', 'spike'))
-]
-
-# data sets
 train_dataloader = dict(
     dataset=dict(
-        modalities=('rgb', 'spike', 'depth'), pipeline=train_pipeline))
+        type='mmext.KITTIDepthDataset',
+        data_root='data/kitti',
+        ann_file='eigen_train_files.txt'))
+val_dataloader = dict(
+    dataset=dict(
+        type='mmext.KITTIDepthDataset',
+        data_root='data/kitti',
+        ann_file='eigen_test_files.txt'))
+test_dataloader = val_dataloader

@@ -1,46 +1,15 @@
 # KITTI, Eigen's split, RGB and depth: 23158 and 652 frames that have all
-# files. Crop and batch of 16: BiCross's code.
+# files.
+_base_ = './depth_rgb.py'
 
-# pipelines
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.PackDepthInputs', keys='rgb')
-]
-# depth keeps its size: predictions are pasted back and scored there
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.PackDepthInputs', keys='rgb')
-]
-
-# data sets
 train_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type='mmext.KITTIDepthDataset',
         data_root='data/kitti',
-        ann_file='eigen_train_files.txt',
-        modalities=('rgb', 'depth'),
-        pipeline=train_pipeline))
+        ann_file='eigen_train_files.txt'))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
         type='mmext.KITTIDepthDataset',
         data_root='data/kitti',
-        ann_file='eigen_test_files.txt',
-        modalities=('rgb', 'depth'),
-        pipeline=test_pipeline,
-        test_mode=True))
+        ann_file='eigen_test_files.txt'))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='mmext.DepthMetric', max_depth=80., crop='garg')
-test_evaluator = val_evaluator

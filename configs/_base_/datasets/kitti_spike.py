@@ -1,26 +1,14 @@
-# KITTI, Eigen's split: 128 spike moments instead of RGB, in batches of 8.
-_base_ = './kitti_rgb.py'
+# KITTI, Eigen's split, spikes and depth.
+_base_ = './depth_spike.py'
 
-# pipelines; spikes are resized in the workers, so that less travels
-train_pipeline = [
-    dict(type='mmext.LoadSpikeFromFile', length=128),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.ResizeSpike', size=(384, 384)),
-    dict(type='mmext.PackDepthInputs', keys='spike')
-]
-test_pipeline = [
-    dict(type='mmext.LoadSpikeFromFile', length=128),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.ResizeSpike', size=(384, 384)),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.PackDepthInputs', keys='spike')
-]
-
-# data sets
-modalities = ('spike', 'depth')
 train_dataloader = dict(
-    batch_size=8, dataset=dict(modalities=modalities, pipeline=train_pipeline))
+    dataset=dict(
+        type='mmext.KITTIDepthDataset',
+        data_root='data/kitti',
+        ann_file='eigen_train_files.txt'))
 val_dataloader = dict(
-    dataset=dict(modalities=modalities, pipeline=test_pipeline))
+    dataset=dict(
+        type='mmext.KITTIDepthDataset',
+        data_root='data/kitti',
+        ann_file='eigen_test_files.txt'))
 test_dataloader = val_dataloader

@@ -1,48 +1,26 @@
 # MNIST as distance nets see it: 28x28, never resized, which would change what
 # a radius in pixels means. Training shifts by a pixel, with black behind. How
-# to get the data: tools/dataset_converters/mnist.py.
+# to get the data: tools/dataset_converters/mnist.py. Loaders and metrics are
+# those of CIFAR-10.
+_base_ = './cifar10_pad4.py'
+
 dataset_type = 'MNIST'
 data_root = 'data/mnist'
 
 # mean 0.1307, std 0.3081 of images in [0, 1], times 255
-data_preprocessor = dict(
-    num_classes=10, mean=[33.3285], std=[78.5655], to_rgb=False)
+data_preprocessor = dict(mean=[33.3285], std=[78.5655])
 
 train_pipeline = [
     dict(type='RandomCrop', crop_size=28, padding=1),
     dict(type='PackInputs')
 ]
-test_pipeline = [dict(type='PackInputs')]
 
 train_dataloader = dict(
-    batch_size=512,
-    num_workers=1,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
-        split='train',
         download=False,
         pipeline=train_pipeline))
-# the test set: nothing is chosen by it, the last epoch is reported
 val_dataloader = dict(
-    batch_size=500,
-    num_workers=1,
-    persistent_workers=True,
-    collate_fn=dict(type='default_collate'),
-    sampler=dict(type='DefaultSampler', shuffle=False),
-    dataset=dict(
-        type=dataset_type,
-        data_root=data_root,
-        split='test',
-        download=False,
-        test_mode=True,
-        pipeline=test_pipeline))
+    dataset=dict(type=dataset_type, data_root=data_root, download=False))
 test_dataloader = val_dataloader
-val_evaluator = [
-    dict(type='Accuracy', topk=1),
-    dict(type='mmext.CertifiedAccuracy')
-]
-test_evaluator = val_evaluator

@@ -1,17 +1,10 @@
-# Virtual KITTI 2: training pairs of RGB and spikes, validation on spikes.
-_base_ = './vkitti2_spike.py'
+# Virtual KITTI 2, training pairs of RGB and spikes; see vkitti2_rgb.py.
+_base_ = './depth_rgb-spike.py'
 
-# pipelines
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmext.LoadSpikeFromFile', length=128),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.ResizeSpike', size=(384, 384)),
-    dict(type='mmext.PackDepthInputs', keys=('rgb', 'spike'))
-]
-
-# data sets
 train_dataloader = dict(
     dataset=dict(
-        modalities=('rgb', 'spike', 'depth'), pipeline=train_pipeline))
+        type='mmext.VKITTI2Dataset', data_root='data/vkitti2', split='train'))
+val_dataloader = dict(
+    dataset=dict(
+        type='mmext.VKITTI2Dataset', data_root='data/vkitti2', split='test'))
+test_dataloader = val_dataloader

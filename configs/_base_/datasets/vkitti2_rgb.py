@@ -1,46 +1,11 @@
 # Virtual KITTI 2, RGB and depth: scenes 01, 02, 06, 20 for training, 18 for
-# validation. Split, crop and batch of 16: BiCross's code.
+# validation. Split: BiCross's code.
+_base_ = './depth_rgb.py'
 
-# pipelines
-train_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.PackDepthInputs', keys='rgb')
-]
-# depth keeps its size: predictions are pasted back and scored there
-test_pipeline = [
-    dict(type='LoadImageFromFile'),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.PackDepthInputs', keys='rgb')
-]
-
-# data sets
 train_dataloader = dict(
-    batch_size=16,
-    num_workers=8,
-    persistent_workers=True,
-    drop_last=True,
-    sampler=dict(type='DefaultSampler', shuffle=True),
     dataset=dict(
-        type='mmext.VKITTI2Dataset',
-        data_root='data/vkitti2',
-        split='train',
-        modalities=('rgb', 'depth'),
-        pipeline=train_pipeline))
+        type='mmext.VKITTI2Dataset', data_root='data/vkitti2', split='train'))
 val_dataloader = dict(
-    batch_size=1,
-    num_workers=4,
-    persistent_workers=True,
-    sampler=dict(type='DefaultSampler', shuffle=False),
     dataset=dict(
-        type='mmext.VKITTI2Dataset',
-        data_root='data/vkitti2',
-        split='test',
-        modalities=('rgb', 'depth'),
-        pipeline=test_pipeline,
-        test_mode=True))
+        type='mmext.VKITTI2Dataset', data_root='data/vkitti2', split='test'))
 test_dataloader = val_dataloader
-val_evaluator = dict(type='mmext.DepthMetric', max_depth=80., crop='garg')
-test_evaluator = val_evaluator
