@@ -7,6 +7,7 @@ from mmengine.logging import print_log
 from mmext.registry import import_rim
 from mmext.utils.dependency import has
 from .model_zoo import register_model_zoo
+from .streaming_adapter import StreamingAdapter
 
 if has('mmpretrain'):
     try:
@@ -24,4 +25,4 @@ import_rim(
     __name__,
     dict(certified_inferencer='mmpretrain', spike_depth_inferencer='mmseg'))
 
-__all__ = ['register_model_zoo']
+__all__ = ['register_model_zoo', 'StreamingAdapter']

@@ -106,8 +106,9 @@ class TestTimeAdaptLoop(BaseLoop):
         self.sampler.indices = split_stream(self.stream, reset,
                                             get_world_size(), get_rank())
         self.method = TASK_UTILS.build(method)
-        self.evaluator = runner.build_evaluator(
-            evaluator or dict(self.method.task.evaluator))
+        if evaluator is None:
+            evaluator = dict(self.method.task.evaluator)
+        self.evaluator = runner.build_evaluator(evaluator)
         self.evaluator.dataset_meta = self.stream.metainfo
         check_stream(self.stream, self.model)
         self.visits = StreamStatistics()

@@ -1,0 +1,84 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Frames handed over one at a time are adapted as a stream of files is."""
+import os.path as osp
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip('mmseg')
+
+from mmext.apis import StreamingAdapter  # noqa: E402
+from mmext.apis.streaming_adapter import live_pipeline  # noqa: E402
+from mmext.registry import DATASETS  # noqa: E402
+from mmext.utils.io import safe_load  # noqa: E402
+from mmext.utils.user_error import (BadFileError, ConfigError,  # noqa: E402
+                                    UserError)
+from ..test_engine.test_loops.common import (METHODS, SVDP,  # noqa: E402
+                                             adaptation_config, predictions,
+                                             run)
+from ..toy_runs import quick_runner, tta_pipeline  # noqa: E402
+
+
+def frames(runner):
+    """The pictures of a run, in its order."""
+    stream = runner.train_loop.stream
+    return [stream.get_data_info(i)['img_path'] for i in range(len(stream))]
+
+
+@pytest.mark.parametrize('name', ['svdp', 'tent', 'source'])
+def test_same_predictions_as_a_run_over_files(name, tmp_path):
+    cfg = adaptation_config(tmp_path, METHODS[name], domains=('fog', ),
+                            count=3, save_predictions=True)
+    whole = run(cfg)
+    paths = frames(whole)
+    expected = {osp.basename(k): v for k, v in predictions(whole).items()}
+    assert len(paths) == len(expected) == 3
+    with quick_runner():
+        adapter = StreamingAdapter(cfg, cfg_options=dict(
+            experiment_name=f'stream-{osp.basename(str(tmp_path))}'))
+        for path in paths:
+            labels = adapter(cv2.imread(path)).labels
+            assert np.array_equal(labels.numpy(),
+                                  expected[osp.basename(path)])
+    adapter.save(str(tmp_path / 'new' / 'adapted.pth'))
+    saved = safe_load(tmp_path / 'new' / 'adapted.pth')
+    source = safe_load(cfg.load_from)['state_dict']
+    assert set(saved['state_dict']) == set(source)
+    changed = any(not torch.equal(saved['state_dict'][k], source[k])
+                  for k in source)
+    assert changed == (name != 'source')
+
+
+def test_a_frame_by_its_path_and_wrong_frames(tmp_path):
+    cfg = adaptation_config(tmp_path, SVDP, domains=('fog', ), count=1)
+    adapter = StreamingAdapter(cfg)
+    with pytest.raises(UserError, match='first frame'):
+        adapter.save(str(tmp_path / 'no.pth'))
+    with pytest.raises(BadFileError, match='gone.png'):
+        adapter(str(tmp_path / 'gone.png'))
+    with pytest.raises(ValueError, match='array of shape'):
+        adapter(np.zeros((4, 4), np.uint8))
+    stream = DATASETS.build(cfg.train_dataloader.dataset)
+    with quick_runner():
+        result = adapter(stream.get_data_info(0)['img_path'])
+    assert result.uncertainty is not None
+    with pytest.raises(ValueError, match='shape of the first'):
+        adapter(np.zeros((4, 4, 3), np.uint8))
+
+
+def test_configs_it_does_not_take(tmp_path):
+    cfg = adaptation_config(tmp_path, SVDP, domains=('fog', ), count=1)
+    cfg.train_cfg.type = 'IterBasedTrainLoop'
+    with pytest.raises(ConfigError, match='TestTimeAdaptLoop'):
+        StreamingAdapter(cfg)
+    with pytest.raises(ConfigError, match='LoadImageFromFile'):
+        live_pipeline([dict(type='mmext.RenderStreetWorld')])
+
+
+def test_labels_are_left_out_of_every_branch():
+    steps = live_pipeline(tta_pipeline())
+    assert steps[0] == dict(type='mmseg.LoadImageFromNDArray')
+    assert 'LoadAnnotations' not in str(steps)
+    assert [len(t) for t in steps[1]['transforms']] == [3, 2, 1]
