@@ -261,12 +261,15 @@ def test_the_hook_is_for_the_wrappers():
 
 
 def test_h39_two_processes_average_their_gradients():
-    """H39: as one process that averages; L_sig pools its own batch only."""
+    """H39: stages 2 and 3, as one process that averages.
+
+    L_sig and the contrastive loss pool the batch of their own process only.
+    """
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = free.getsockname()[1]
     done = subprocess.run(
-        [sys.executable, '-m', 'tests.ddp_stage3',
+        [sys.executable, '-m', 'tests.ddp_stages',
          str(port)],
         cwd=ROOT,
         env=dict(os.environ, OMP_NUM_THREADS='1'),

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Two processes of stage 3 against one; run as ``python -m``."""
+"""Two processes of stages 2 and 3 against one; run as ``python -m``."""
 import os
 import sys
 
@@ -8,12 +8,30 @@ import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed
 
-from tests.test_models.test_depth.test_stages import adapter, domains
+from tests.test_models.test_depth.test_stages import (adapter, distiller,
+                                                      domains, pairs)
 
 
-def batch(rank):
+def stage2():
+    """The distiller; its teacher has no gradients to exchange."""
+    torch.manual_seed(0)
+    return distiller()
+
+
+def stage3():
+    """The adapter after its warm-up."""
+    torch.manual_seed(0)
+    model = adapter(warmup_iters=1)
+    model.step = 1
+    return model
+
+
+STAGES = dict(stage2=(stage2, pairs), stage3=(stage3, domains))
+
+
+def batch(make, rank):
     """What a process sees."""
-    found = domains()
+    found = make()
     generator = torch.Generator().manual_seed(rank)
     for key, value in found['inputs'].items():
         found['inputs'][key] = torch.randn(
@@ -32,16 +50,27 @@ def work(rank, port, queue):
     """One of two processes; each has its own L_sig and its own median."""
     os.environ.update(MASTER_ADDR='127.0.0.1', MASTER_PORT=str(port))
     distributed.init_process_group('gloo', rank=rank, world_size=2)
-    torch.manual_seed(0)
-    model = adapter(warmup_iters=1)
-    model.step = 1
+    for build, make in STAGES.values():
+        compare(build, make, rank)
+    # the warm-up of stage 3 leaves the domain head without gradients
+    model = stage3()
+    model.step = 0
     parallel = MMDistributedDataParallel(model, find_unused_parameters=True)
-    found = grads(parallel, model, batch(rank))
+    grads(parallel, model, batch(domains, rank))
+    queue.put(rank)
+    distributed.destroy_process_group()
+
+
+def compare(build, make, rank):
+    """Gradients of both processes are the mean of those of each alone."""
+    model = build()
+    parallel = MMDistributedDataParallel(model, find_unused_parameters=True)
+    found = grads(parallel, model, batch(make, rank))
     alone = []
     for other in range(2):
-        model = adapter(warmup_iters=1)
-        model.step = 1
-        alone.append(grads(model, model, batch(other)))
+        model = build()
+        alone.append(grads(model, model, batch(make, other)))
+    assert any(g is not None and g.any() for g in alone[0].values())
     for name, grad in found.items():
         if alone[0][name] is None:
             assert grad is None or not grad.any(), name
@@ -53,12 +82,6 @@ def work(rank, port, queue):
             rtol=1e-4,
             atol=1e-6 + 1e-5 * mean.abs().max(),
             msg=lambda text: f'{name} {text}')
-    # the warm-up leaves the domain head without gradients
-    model.step = 0
-    parallel.zero_grad()
-    grads(parallel, parallel.module, batch(rank))
-    queue.put(rank)
-    distributed.destroy_process_group()
 
 
 if __name__ == '__main__':
