@@ -1,7 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 import configparser
 import os
-import subprocess
 import sys
 import threading
 from functools import partial
@@ -19,6 +18,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint
 import mmext
 from mmext import compat
 from mmext.utils.io import CheckpointError, UnsafeCheckpointError, atomic_save
+from tests.processes import run, run_distributed, run_python
 
 pytestmark = pytest.mark.stack_subset
 ROOT = Path(__file__).resolve().parents[1]
@@ -148,7 +148,7 @@ def test_package_lookup_needs_no_pkg_resources(tmp_path):
     code = ('import sys; sys.modules["pkg_resources"] = None; import mmext; '
             'from mmengine.config import Config; '
             f'Config.fromfile({str(tmp_path / "a.py")!r})')
-    subprocess.run([sys.executable, '-c', code], check=True)
+    run_python(code)
 
 
 def test_pickle_bomb_is_refused_by_mmengine_loaders(tmp_path):
@@ -220,11 +220,8 @@ def test_import_without_any_host_and_without_site_packages():
     code = (f'import sys; sys.path.insert(0, {str(ROOT)!r}); import mmext; '
             'print(mmext.__version__); '
             'assert not {"torch", "numpy", "mmengine"} & set(sys.modules)')
-    result = subprocess.run([sys.executable, '-I', '-S', '-c', code],
-                            check=True,
-                            capture_output=True,
-                            text=True)
-    assert result.stdout.strip() == mmext.__version__
+    output = run(sys.executable, '-I', '-S', '-c', code)
+    assert output.strip() == mmext.__version__
 
 
 def test_import_is_cheap():
@@ -233,7 +230,7 @@ def test_import_is_cheap():
             'new = {n.split(".")[0] for n in set(sys.modules) - before}; '
             'assert not new & {"torch", "mmseg", "mmpretrain", "mmcv", '
             '"torchvision", "cv2", "scipy", "timm"}, new')
-    subprocess.run([sys.executable, '-c', code], check=True)
+    run_python(code)
 
 
 _DISTRIBUTED = '''
@@ -289,14 +286,5 @@ for _ in range(20):
     torch.cuda.is_available(), reason='for machines without an accelerator')
 def test_two_processes_train_on_the_cpu(tmp_path):
     (tmp_path / 'train.py').write_text(_DISTRIBUTED)
-    result = subprocess.run([
-        sys.executable, '-m', 'torch.distributed.run', '--standalone',
-        '--nproc-per-node=2',
-        str(tmp_path / 'train.py'),
-        str(tmp_path)
-    ],
-                            capture_output=True,
-                            text=True,
-                            timeout=120)
-    assert result.returncode == 0, result.stderr[-3000:]
+    run_distributed(tmp_path / 'train.py', tmp_path, timeout=120)
     assert (tmp_path / 'done0').exists() and (tmp_path / 'done1').exists()

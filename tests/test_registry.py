@@ -9,6 +9,7 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from mmext import registry
+from tests.processes import run_python
 
 pytestmark = pytest.mark.stack_subset
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ for kind, names in {kinds!r}.items():
 @pytest.mark.parametrize('host', ['mmseg', 'mmpretrain'])
 def test_types_resolve_from_a_host_without_custom_imports(host):
     code = _RESOLVE.format(root=str(ROOT), host=host, kinds=_KINDS)
-    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+    run_python(code)
 
 
 def test_parents_are_the_roots_of_mmengine():

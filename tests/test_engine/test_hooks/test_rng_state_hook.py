@@ -1,8 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-import os
 import random
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +9,7 @@ import torch
 from mmext.engine.hooks import RNGStateHook
 from mmext.utils.io import safe_load, tensors_digest
 from mmext.utils.rng import get_rng_state, set_rng_state
+from tests.processes import run_distributed
 from tests.test_engine.tiny_training import build
 
 pytestmark = pytest.mark.stack_subset
@@ -186,15 +184,8 @@ def test_each_rank_gets_its_own_states_back(tmp_path):
     script = tmp_path / 'train.py'
     script.write_text(_TWO_RANKS)
     for name, resume in (('a', ''), ('b', str(tmp_path / 'a/iter_3.pth'))):
-        subprocess.run([
-            sys.executable, '-m', 'torch.distributed.run', '--standalone',
-            '--nproc-per-node=2',
-            str(script),
-            str(tmp_path / name), resume
-        ],
-                       check=True,
-                       timeout=500,
-                       env=dict(os.environ, PYTHONPATH=str(ROOT)))
+        run_distributed(
+            script, tmp_path / name, resume, timeout=500, PYTHONPATH=str(ROOT))
     draws = []
     for rank in range(2):
         whole, resumed = (
