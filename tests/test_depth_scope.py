@@ -1,8 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """mmdepth: the second home of depth and spike parts (property H37)."""
 import logging
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ from mmengine.registry import (HOOKS, MODELS, OPTIM_WRAPPERS, VISBACKENDS,
 
 from mmext import registry
 from mmext.utils.dependency import has
+from tests.processes import run_python
 
 pytest.importorskip('mmseg')
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,9 +155,4 @@ assert type(MODELS.build(dict(type='SpikeSE'))).__name__ == 'SpikeSE'
 from mmdepth.registry import MODELS as child
 assert child.scope == 'mmdepth' and child.parent is MODELS
 '''
-    result = subprocess.run([sys.executable, '-c', code],
-                            cwd=ROOT,
-                            capture_output=True,
-                            text=True)
-    assert result.returncode == 0, result.stderr[-2000:]
-    assert 'Failed to' not in result.stderr + result.stdout
+    assert 'Failed to' not in run_python(code)

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import mmext
+from tests.processes import run, run_python
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -108,19 +109,15 @@ def test_wheel_and_sdist_are_complete(tmp_path):
     pip = [sys.executable, '-m', 'pip', '--quiet']
     code = ('import setuptools.build_meta as b; '
             f'b.build_sdist({str(tmp_path)!r})')
-    subprocess.run([sys.executable, '-c', code], cwd=source, check=True)
+    run_python(code, cwd=source)
     sdist = next(tmp_path.glob('*.tar.gz'))
     with tarfile.open(sdist) as tar:
         names = {n.partition('/')[2] for n in tar.getnames()}
     for folder in ('configs/', 'tools/', 'mmext/'):
         assert {n for n in tracked if n.startswith(folder)} <= names
     # The wheel is built from the sdist, as an index or a packager does.
-    subprocess.run([
-        *pip, 'wheel', '--no-deps', '--no-build-isolation', '-w',
-        str(tmp_path),
-        str(sdist)
-    ],
-                   check=True)
+    run(*pip, 'wheel', '--no-deps', '--no-build-isolation', '-w', tmp_path,
+        sdist)
     wheel = next(tmp_path.glob('*.whl'))
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
@@ -132,14 +129,10 @@ def test_wheel_and_sdist_are_complete(tmp_path):
          for name in tracked if name.startswith('mmext/')}
     assert expected <= names
     installed = tmp_path / 'installed'
-    subprocess.run(
-        [*pip, 'install', '--no-deps', '--target',
-         str(installed),
-         str(wheel)],
-        check=True)
+    run(*pip, 'install', '--no-deps', '--target', installed, wheel)
     code = (f'import sys; sys.path.insert(0, {str(installed)!r}); '
             'import mmext, pathlib; p = pathlib.Path(mmext.__file__).parent; '
             f'assert str(p).startswith({str(installed)!r}), p; '
             'assert (p / ".mim/configs/svdp/cityscapes_acdc.py").is_file(); '
             'assert (p / ".mim/tools/train.py").is_file()')
-    subprocess.run([sys.executable, '-I', '-S', '-c', code], check=True)
+    run(sys.executable, '-I', '-S', '-c', code)

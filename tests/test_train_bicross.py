@@ -1,10 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The three stages as a user runs them (properties H14, H17, H21, H38)."""
 import json
-import os
 import shutil
-import socket
-import subprocess
 import sys
 
 import pytest
@@ -21,8 +18,9 @@ from mmext.engine.hooks import DistillHook, MeanTeacherHook
 from mmext.registry import HOOKS
 from mmext.utils.io import safe_load
 from mmext.utils.user_error import ConfigError, UserError
+from . import processes
 from .bicross_runs import write_stages
-from .tool_fixtures import ROOT, tool
+from .tool_fixtures import tool
 from .toy_runs import quick_runner
 
 STEM = 'backbone.vit.patch_embed.backbone.stem.conv.weight'
@@ -265,16 +263,5 @@ def test_h39_two_processes_average_their_gradients():
 
     L_sig and the contrastive loss pool the batch of their own process only.
     """
-    with socket.socket() as free:
-        free.bind(('127.0.0.1', 0))
-        port = free.getsockname()[1]
-    done = subprocess.run(
-        [sys.executable, '-m', 'tests.ddp_stages',
-         str(port)],
-        cwd=ROOT,
-        env=dict(os.environ, OMP_NUM_THREADS='1'),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300)
-    assert done.returncode == 0, done.stdout[-4000:]
+    processes.run(sys.executable, '-m', 'tests.ddp_stages',
+                  processes.free_port())

@@ -1,8 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Tiny data sets and configs for the tests of the tools."""
 import importlib.util
-import os
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +10,7 @@ import cv2
 import numpy as np
 
 from mmext.compat import stack
+from tests.processes import run
 
 ROOT = Path(__file__).resolve().parents[1]
 BASES = ROOT / 'configs' / '_base_'
@@ -170,20 +169,11 @@ def run_tool(*command: str,
     """
     script = str(ROOT / command[0])
     first = ['bash'] if script.endswith('.sh') else [sys.executable]
-    env = dict(os.environ, OMP_NUM_THREADS='1', PYTHON=sys.executable)
+    env = dict(PYTHON=sys.executable)
     if stack() == 'openmmlab':
         env['PYTHONPATH'] = _stubs(cwd)
     env.update(environment)
-    done = subprocess.run([*first, script, *map(str, command[1:])],
-                          cwd=cwd,
-                          env=env,
-                          stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT,
-                          text=True,
-                          timeout=300)
-    if code is not None:
-        assert done.returncode == code, done.stdout[-6000:]
-    return done.stdout
+    return run(*first, script, *command[1:], cwd=cwd, code=code, **env)
 
 
 def tool(name: str) -> ModuleType:

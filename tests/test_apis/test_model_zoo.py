@@ -1,8 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Our classification models in mmpretrain's hub."""
 import copy
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ mmpretrain = pytest.importorskip('mmpretrain')
 
 import mmext  # noqa: E402
 from mmext.utils.config_io import load_config, read_model_index  # noqa: E402
+from tests.processes import run_python  # noqa: E402
 from ..tool_fixtures import ROOT  # noqa: E402
 
 pytestmark = pytest.mark.stack_subset
@@ -67,4 +66,4 @@ def test_it_is_lazy():
             'import mmext.apis\n'
             'from mmpretrain.apis.model import ModelHub\n'
             f'assert ModelHub.has({NAME!r})')
-    subprocess.run([sys.executable, '-c', code], check=True, cwd=ROOT)
+    run_python(code)

@@ -1,7 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 import json
 import logging
-import subprocess
 import sys
 import textwrap
 
@@ -15,6 +14,7 @@ from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement, PixelData
 
 from mmext.evaluation.domain_iou import DomainIoUMetric, label_histogram
+from tests.processes import run_together
 
 pytestmark = pytest.mark.stack_subset
 CLASSES = ('road', 'car', 'sky', 'truck')
@@ -317,14 +317,10 @@ def test_two_processes_of_unequal_length(tmp_path):
     import os.path as osp
     here = osp.dirname(osp.abspath(__file__))
     outs = [str(tmp_path / f'{rank}.json') for rank in range(2)]
-    workers = [
-        subprocess.Popen([
-            sys.executable, '-c', _WORKER,
-            str(rank),
-            str(tmp_path / 'store'), outs[rank], here
-        ]) for rank in range(2)
-    ]
-    assert [worker.wait(timeout=120) for worker in workers] == [0, 0]
+    run_together([[
+        sys.executable, '-c', _WORKER, rank, tmp_path / 'store', outs[rank],
+        here
+    ] for rank in range(2)])
     single = metric()
     single.process(None, [
         sample(p, t, ('fog', 'night')[i > 2], 1)

@@ -1,10 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Several processes: independent adapters on parts of the stream."""
-import os
 import os.path as osp
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +12,7 @@ from mmext.datasets.domain_sequence import DomainSequence  # noqa: E402
 from mmext.engine.loops import test_time_adapt_loop as module  # noqa: E402
 from mmext.engine.loops.stream_loader import split_stream  # noqa: E402
 from mmext.engine.loops.stream_loader import stream_dataloader  # noqa: E402
+from tests.processes import run_ranks  # noqa: E402
 from .common import (SVDP, adaptation_config, assert_equal,  # noqa: E402
                      predictions, report, run, state)
 
@@ -37,12 +34,6 @@ torch.save(dict(state=state(runner), metrics=runner.train_loop.metrics),
 '''
 
 
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
-
-
 def two_processes(cfg):
     """Run a config with gloo in two processes; what each ended with."""
     cfg.launcher = 'pytorch'
@@ -50,19 +41,7 @@ def two_processes(cfg):
     cfg.default_hooks.checkpoint.interval = -1
     path = f'{cfg.work_dir}.py'
     cfg.dump(path)
-    port = str(free_port())
-    workers = []
-    for rank in range(2):
-        env = dict(
-            os.environ, RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
-            MASTER_ADDR='127.0.0.1', MASTER_PORT=port, OMP_NUM_THREADS='1')
-        workers.append(
-            subprocess.Popen([sys.executable, '-c', WORKER, path], cwd=ROOT,
-                             env=env, text=True, stdout=subprocess.PIPE,
-                             stderr=subprocess.STDOUT))
-    for worker in workers:
-        out, _ = worker.communicate(timeout=400)
-        assert worker.returncode == 0, out[-4000:]
+    run_ranks(WORKER, path)
     return [
         torch.load(osp.join(cfg.work_dir, f'rank_{rank}.pth'),
                    weights_only=False) for rank in range(2)

@@ -2,8 +2,6 @@
 """Interrupted and resumed equals uninterrupted, bit for bit."""
 import os.path as osp
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 
 pytest.importorskip('mmseg')
 
+from tests.processes import run_python  # noqa: E402
 from .common import (METHODS, SVDP, adaptation_config,  # noqa: E402
                      assert_equal, interrupt, predictions, report, resumed,
                      run, state)
@@ -112,9 +111,7 @@ def test_kill_nine(tmp_path):
     killed = config(tmp_path, SVDP, work='killed')
     path = osp.join(tmp_path, 'killed.py')
     killed.dump(path)
-    result = subprocess.run([sys.executable, '-c', KILLED, path], cwd=ROOT,
-                            capture_output=True, text=True, timeout=300)
-    assert result.returncode == -signal.SIGKILL, result.stderr[-2000:]
+    run_python(KILLED, path, code=-signal.SIGKILL)
     assert not osp.exists(osp.join(killed.work_dir,
                                    'adaptation_report.json'))
     again = run(resumed(killed, 'killed'))

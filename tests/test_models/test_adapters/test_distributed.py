@@ -1,9 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Two processes train one model."""
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +7,7 @@ import torch
 
 pytest.importorskip('mmpretrain')
 
+from ...processes import run_ranks  # noqa: E402
 from ...tiny_classifiers import batch, build  # noqa: E402
 
 ROOT = Path(__file__).parents[3]
@@ -31,12 +28,6 @@ torch.save({name: steps(DistributedDataParallel, rank, name)
            f'{sys.argv[1]}/rank_{rank}.pth')
 dist.destroy_process_group()
 '''
-
-
-def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        return s.getsockname()[1]
 
 
 def steps(wrap, rank, storage):
@@ -69,21 +60,7 @@ def steps(wrap, rank, storage):
 def test_two_ranks(tmp_path):
     """Property 31: the same masks, indices and weights on both ranks, no
     unused parameter, and what one process makes of the whole batch."""
-    port = str(free_port())
-    workers = []
-    for rank in range(2):
-        env = dict(
-            os.environ, RANK=str(rank), LOCAL_RANK=str(rank),
-            WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port,
-            OMP_NUM_THREADS='1')
-        workers.append(
-            subprocess.Popen(
-                [sys.executable, '-c', WORKER, str(tmp_path)], cwd=ROOT,
-                env=env, text=True, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT))
-    for worker in workers:
-        out, _ = worker.communicate(timeout=400)
-        assert worker.returncode == 0, out[-4000:]
+    run_ranks(WORKER, tmp_path)
     ranks = [torch.load(tmp_path / f'rank_{rank}.pth') for rank in range(2)]
     for storage in ranks[0]:
         compare([rank[storage] for rank in ranks],

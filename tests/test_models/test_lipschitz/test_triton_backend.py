@@ -7,7 +7,6 @@ in a process of their own, which one test here starts.
 import importlib
 import math
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import torch
 
 from mmext.models.lipschitz import functional, reference
 from mmext.models.lipschitz.geometry import Geometry
+from tests.processes import run
 from tests.test_golden import lipschitz_runs
 from tests.tool_fixtures import tool
 
@@ -42,18 +42,13 @@ def test_kernels_in_the_interpreter():
     """Property 1, 3, 5 for this backend: see the tests marked below."""
     if INTERPRETED:
         pytest.skip('this is that process')
-    done = subprocess.run([
-        sys.executable, '-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider',
-        str(Path(__file__).resolve())
-    ],
-                          cwd=Path(__file__).resolve().parents[3],
-                          env=dict(os.environ, TRITON_INTERPRET='1'),
-                          stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT,
-                          text=True,
-                          timeout=600)
-    assert done.returncode == 0, done.stdout[-6000:]
-    assert ' passed' in done.stdout
+    output = run(
+        sys.executable,
+        *('-m', 'pytest', '-q', '-x', '-p', 'no:cacheprovider'),
+        Path(__file__).resolve(),
+        timeout=600,
+        TRITON_INTERPRET='1')
+    assert ' passed' in output
 
 
 @pytest.fixture(autouse=INTERPRETED)
