@@ -10,5 +10,8 @@ default_hooks = dict(
         interval=1,
         max_keep_ckpts=1,
         save_best='abs_rel',
-        rule='less'))
+        rule='less'),
+    # shows the input itself: spikes are no picture
+    visualization=dict(type='mmext.DepthVisualizationHook'))
+visualizer = dict(type='mmext.DepthLocalVisualizer')
 log_processor = dict(by_epoch=True)

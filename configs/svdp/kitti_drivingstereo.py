@@ -40,4 +40,7 @@ python tools/train.py configs/bicross/stage1_kitti.py
 
 # runtime
 default_hooks = dict(
-    logger=dict(interval=20), checkpoint=dict(interval=500, max_keep_ckpts=2))
+    logger=dict(interval=20),
+    checkpoint=dict(interval=500, max_keep_ckpts=2),
+    visualization=dict(type='mmext.DepthVisualizationHook'))
+visualizer = dict(type='mmext.DepthLocalVisualizer')

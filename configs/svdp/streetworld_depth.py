@@ -37,4 +37,7 @@ python tools/train_bicross.py configs/bicross/bicross_streetworld.py
 
 # runtime
 default_hooks = dict(
-    logger=dict(interval=20), checkpoint=dict(interval=60, max_keep_ckpts=1))
+    logger=dict(interval=20),
+    checkpoint=dict(interval=60, max_keep_ckpts=1),
+    visualization=dict(type='mmext.DepthVisualizationHook'))
+visualizer = dict(type='mmext.DepthLocalVisualizer')

@@ -47,6 +47,9 @@ class _NotingBackend:
 
 @contextmanager
 def _removals_last(hook: Any) -> Iterator[None]:
+    if not hasattr(hook, 'file_backend'):
+        yield  # validation without training: the hook has not opened it
+        return
     noting = _NotingBackend(hook.file_backend)
     hook.file_backend = noting
     try:

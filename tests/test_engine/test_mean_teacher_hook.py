@@ -16,6 +16,7 @@ from mmengine.runner import Runner, load_checkpoint  # noqa: E402
 from mmext.engine.hooks.mean_teacher_hook import MeanTeacherHook  # noqa: E402
 from mmext.models.teachers import GroupEMA  # noqa: E402
 from mmext.utils.io import safe_load  # noqa: E402
+from mmext.utils.user_error import ConfigError  # noqa: E402
 from ..toy_runs import quick_runner  # noqa: E402
 
 
@@ -72,15 +73,16 @@ class Watch(Hook):
         })
 
 
-def build(work_dir, iters=4, resume=False, val=True, **kwargs):
+def build(work_dir, iters=4, resume=False, val=True, val_cfg=None,
+          **kwargs):
     loader = dict(
         dataset=Data(), batch_size=4, num_workers=0,
         collate_fn=dict(type='pseudo_collate'),
         sampler=dict(type='DefaultSampler', shuffle=False))
     options = dict(decay=0.8, **kwargs)
     evaluation = dict(
-        val_dataloader=loader, val_cfg=dict(), val_evaluator=[Keep()]) \
-        if val else {}
+        val_dataloader=loader, val_cfg=val_cfg or dict(),
+        val_evaluator=[Keep()]) if val else {}
     runner = Runner(
         Model(), str(work_dir), resume=resume,
         train_dataloader=loader,
@@ -135,6 +137,39 @@ def test_validation_sees_what_is_saved(tmp_path, evaluate):
     # Training went on with the student's own weights.
     for key, value in students[-1].items():
         assert torch.equal(runner.model.state_dict()[key], value)
+
+
+@pytest.mark.parametrize('evaluate', ['teacher', 'student'])
+def test_validation_of_both(tmp_path, evaluate):
+    """One pass each; training goes on as if only one had been scored."""
+    both = dict(type='mmext.TeacherStudentValLoop')
+    runner, hook, students = train(
+        tmp_path / 'both', evaluate=evaluate, val_cfg=both)
+    _, _, alone = train(tmp_path / 'alone', evaluate=evaluate)
+    for key, value in students[-1].items():
+        assert torch.equal(value, alone[-1][key])
+    saved = safe_load(tmp_path / 'both' / 'iter_4.pth')
+    inputs = [Data()[i]['inputs'] for i in range(8)]
+    other = 'student' if evaluate == 'teacher' else 'teacher'
+    for name, lead in ((evaluate, ''), (other, f'{other}/')):
+        plain = Model().eval()
+        plain.load_state_dict(
+            saved['state_dict' if name == 'teacher' else 'ema_state_dict'])
+        said = runner.message_hub.get_scalar(f'val/{lead}said').current()
+        assert sum(plain(inputs)) == pytest.approx(said, abs=1e-4)
+
+
+def test_validation_of_both_needs_a_teacher(tmp_path):
+    both = dict(type='mmext.TeacherStudentValLoop')
+    with quick_runner():
+        runner = build(tmp_path, val_cfg=both)
+    # without training there is no teacher yet
+    assert set(runner.val()) == {'said'}
+    runner._hooks = [
+        h for h in runner.hooks if not isinstance(h, MeanTeacherHook)
+    ]
+    with pytest.raises(ConfigError, match='MeanTeacherHook'):
+        runner.val()
 
 
 def test_checkpoint_layout(tmp_path):

@@ -3,6 +3,8 @@
 _base_ = './bicross_stage1.py'
 
 train_cfg = dict(max_epochs=20)
+# also logs what the teacher reaches, as teacher/abs_rel and so on
+val_cfg = dict(type='mmext.TeacherStudentValLoop')
 custom_hooks = [
     dict(
         type='mmext.MeanTeacherHook',

@@ -5,6 +5,7 @@ from .adaptation_state_hook import AdaptationStateHook
 from .atomic_checkpoint_hook import AtomicCheckpointHook
 from .channels_last_hook import ChannelsLastHook
 from .checkpoint_match_hook import CheckpointMatchHook
+from .depth_visualization_hook import DepthVisualizationHook
 from .distill_hook import DistillHook
 from .invalid_loss_hook import InvalidLossHook
 from .lip_ema_hook import LipschitzEMAHook
@@ -15,7 +16,7 @@ from .rng_state_hook import RNGStateHook
 
 __all__ = [
     'AdaptationGuardHook', 'AdaptationStateHook', 'AtomicCheckpointHook',
-    'ChannelsLastHook', 'CheckpointMatchHook', 'DistillHook',
-    'InvalidLossHook', 'LipschitzEMAHook', 'MeanTeacherHook', 'MoSAHook',
-    'PNormScheduleHook', 'RNGStateHook'
+    'ChannelsLastHook', 'CheckpointMatchHook', 'DepthVisualizationHook',
+    'DistillHook', 'InvalidLossHook', 'LipschitzEMAHook', 'MeanTeacherHook',
+    'MoSAHook', 'PNormScheduleHook', 'RNGStateHook'
 ]

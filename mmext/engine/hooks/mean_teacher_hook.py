@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The owner of a mean teacher."""
-from typing import Dict, Optional
+from contextlib import contextmanager
+from typing import Dict, Iterator, Optional
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -93,6 +94,20 @@ class MeanTeacherHook(Hook):
                 'student in before_train, when the weights are loaded.')
         return self._teacher
 
+    @property
+    def has_teacher(self) -> bool:
+        """bool: Whether training has begun."""
+        return self._teacher is not None
+
+    @contextmanager
+    def exchanged(self, runner: Runner) -> Iterator[None]:
+        """While it lasts, the runner's model and the teacher swap weights."""
+        self._exchange(runner)
+        try:
+            yield
+        finally:
+            self._exchange(runner)
+
     def before_train(self, runner: Runner) -> None:
         """Copy the student, or restore the resumed teacher."""
         self._teacher = GroupEMA(_unwrapped(runner), **self.options)
@@ -143,8 +158,10 @@ class MeanTeacherHook(Hook):
             self._resumed = checkpoint['teacher_state_dict']
 
     def _swap(self, runner: Runner) -> None:
-        if self.evaluate == 'student' or self._teacher is None:
-            return
+        if self.evaluate == 'teacher' and self.has_teacher:
+            self._exchange(runner)
+
+    def _exchange(self, runner: Runner) -> None:
         student, teacher = _unwrapped(runner), self.teacher.module
         # Buffers as well: validation scores just what a checkpoint holds.
         pairs = [

@@ -138,7 +138,8 @@ def test_shipped_config_from_end_to_end(tmp_path, monkeypatch):
         tool('train').main([str(path), '--work-dir', 'work'])
         tool('test').main([
             str(path), 'work/iter_4.pth', '--work-dir', 'tested', '--out',
-            'metrics.json'
+            'metrics.json', '--show-dir', 'shown', '--cfg-options',
+            'visualizer.name=tested'
         ])
     found = json.loads(
         (tmp_path / 'work' / 'adaptation_report.json').read_text())
@@ -151,6 +152,10 @@ def test_shipped_config_from_end_to_end(tmp_path, monkeypatch):
     # one slow step away from each other
     assert tested['abs_rel'] == pytest.approx(
         found['metrics']['abs_rel'], rel=0.3)
+    drawn = sorted((tmp_path / 'shown').rglob('*.png'))
+    assert len(drawn) == 4
+    # image, truth, prediction and error at the full size, with titles
+    assert cv2.imread(str(drawn[0])).shape == (2 * (64 + 18), 3 * 104, 3)
     pictures = sorted((tmp_path / 'work' / 'predictions').rglob('*.png'))
     assert len(pictures) == 4
     picture = cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED)
