@@ -78,7 +78,7 @@ train_dataloader = loader(
 val_dataloader = loader(
     street('spike', domain='fog', frames=2), 1, shuffle=False)
 val_evaluator = dict(type='mmext.DepthMetric')
-val_cfg = dict(type='ValLoop')
+val_cfg = dict(type='mmext.TeacherStudentValLoop')
 train_cfg = dict(type='IterBasedTrainLoop', max_iters=4, val_interval=4)
 custom_hooks = [
     dict(

@@ -114,7 +114,10 @@ class DepthTask(DenseTask):
     def view_maps(self, model: nn.Module, views: List[View], x: Tensor,
                   size: Size) -> Tensor:
         """Log-depth (N, 1, *size); see :meth:`DenseTask.view_maps`."""
-        depth = model.inference(x, [dict(view.meta) for view in views])[:, :1]
+        metas = [dict(view.meta) for view in views]
+        depth = self._whole(model, x, metas) if \
+            model.test_cfg.get('mode', 'whole') == 'whole' else \
+            model.inference(x, metas)[:, :1]
         logs = self.log_depth(depth, views[0], size)
         return torch.stack([
             one.flip(view.flip_dims) if view.flip_dims else one
@@ -141,11 +144,15 @@ class DepthTask(DenseTask):
     def student_map(self, model: nn.Module, view: View, x: Tensor,
                     size: Size) -> Tensor:
         """Log-depth (1, 1, *size); see :meth:`DenseTask.student_map`."""
-        if hasattr(model, 'depth_and_uncertainty'):
-            depth, _ = model.depth_and_uncertainty(x, uncertainty=False)
-        else:
-            depth = model.encode_decode(x, [dict(view.meta)])
+        depth = self._whole(model, x, [dict(view.meta)])
         return self.log_depth(depth, view, size)
+
+    @staticmethod
+    def _whole(model: nn.Module, x: Tensor, metas: List[dict]) -> Tensor:
+        """Depth of whole inputs; nobody asks for an uncertainty head."""
+        if hasattr(model, 'depth_and_uncertainty'):
+            return model.depth_and_uncertainty(x, uncertainty=False)[0]
+        return model.encode_decode(x, metas)
 
     def decide(self, mean: Tensor) -> Tensor:
         """Depth in metres, (H0, W0)."""

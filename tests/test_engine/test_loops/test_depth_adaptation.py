@@ -9,10 +9,11 @@ from mmengine.config import Config
 
 pytest.importorskip('mmseg')
 
+from mmext.apis import StreamingAdapter  # noqa: E402
 from mmext.utils.io import safe_load  # noqa: E402
 from mmext.utils.preflight import preflight  # noqa: E402
 from mmext.utils.user_error import UserError  # noqa: E402
-from ...depth_fixtures import write_weather  # noqa: E402
+from ...depth_fixtures import make_frame, write_weather  # noqa: E402
 from ...depth_runs import (REFERENCE, SOURCE, SVDP, TASK,  # noqa: E402
                            depth_adaptation_config, estimator, single,
                            source_checkpoint)
@@ -160,6 +161,11 @@ def test_shipped_config_from_end_to_end(tmp_path, monkeypatch):
     assert len(pictures) == 4
     picture = cv2.imread(str(pictures[0]), cv2.IMREAD_UNCHANGED)
     assert picture.shape == (64, 104) and picture.dtype == 'uint16'
+    # the same config on frames that are handed over: depth of the crop
+    adapter = StreamingAdapter(str(path))
+    result = adapter(make_frame(7)[0])
+    assert result.labels.shape == (48, 80) and not result.skipped
+    assert 0 < result.labels.min() and result.labels.max() <= 80.01
     assert (picture[:16] == 0).all() and (picture[16:, 12:92] > 0).all()
 
 

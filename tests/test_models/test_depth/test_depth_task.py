@@ -119,6 +119,19 @@ def test_a_view_gives_the_models_own_depth(model):
         assert torch.allclose(task.decide(maps[0])[None], expected, rtol=1e-5)
 
 
+def test_other_modes_of_inference():
+    """Property 16: what ``test_cfg.mode`` says is what is averaged."""
+    model, task = build(), DepthTask()
+    model.test_cfg.mode = 'whole_flip'
+    view = make_frame().views[REFERENCE]
+    maps = task.view_maps(model, [view], view.x, SIZE)
+    expected = model.predict(
+        view.x, [SegDataSample(metainfo=view.meta)])[0].pred_depth_map.data
+    assert torch.allclose(task.decide(maps[0])[None], expected, rtol=1e-5)
+    mirrored = task.view_maps(model, [view], view.x.flip(-1), SIZE)
+    assert torch.allclose(mirrored.flip(-1), maps, atol=1e-5)
+
+
 def test_views_are_averaged_as_logarithms(model):
     """Specification c.5: the prediction is the geometric mean of views."""
     frame, task = make_frame(ori=(40, 70)), DepthTask()
