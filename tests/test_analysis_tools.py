@@ -102,6 +102,29 @@ def test_compare_adaptation_reads_every_config_first(tmp_path):
             compare.check_configs(configs, options)
 
 
+def test_compare_adaptation_of_depth():
+    """AbsRel with four decimals; never beside mIoU."""
+    compare = tool('analysis_tools/compare_adaptation')
+
+    def summary(name, value, **more):
+        nested = {
+            'rounds': dict(r1=dict(fog={name: value})),
+            'domains': dict(fog=value),
+            name: value
+        }
+        return compare.summarise('SVDP', [
+            dict(report=dict(nested, **more), seed=seed, frames=2, oracle=[],
+                 settings={}, seconds_per_frame=0.1) for seed in (0, 1)
+        ])
+
+    depth = summary('abs_rel', 0.25, main='abs_rel', digits=4)
+    classes = summary('mIoU', 30.)
+    assert '**0.2500 ± 0.0000**' in compare.markdown(dict(SVDP=depth))
+    assert '**30.00 ± 0.00**' in compare.markdown(dict(SVDP=classes))
+    with pytest.raises(UserError, match='classes with depth'):
+        compare.markdown(dict(a=depth, b=classes))
+
+
 @pytest.mark.stack_subset
 def test_host_base(tmp_path):
     """``mmseg::segformer/...`` with the lines of the README adapts."""
