@@ -17,6 +17,8 @@ from torch import nn
 from mmext.engine.loops import TestTimeAdaptLoop
 from mmext.registry import DATASETS, LOOPS
 from mmext.utils.config_io import load_config
+from mmext.utils.config_paths import dataset_leaves
+from mmext.utils.dependency import require
 from mmext.utils.user_error import BadFileError, ConfigError, UserError
 
 
@@ -120,18 +122,14 @@ def _without_labels(steps: list) -> list:
 
 
 def _leaf(dataset: dict) -> dict:
-    """The config that has the pipeline, below wrappers and domains."""
-    while 'pipeline' not in dataset:
-        if dataset.get('domains'):
-            dataset = next(iter(dataset['domains'].values()))
-        elif isinstance(dataset.get('dataset'), dict):
-            dataset = dataset['dataset']
-        else:
-            raise ConfigError(
-                'No pipeline in train_dataloader.dataset, so it is not known '
-                'how to make views of a frame. Give the config of an '
-                'adaptation run, such as configs/svdp/cityscapes_acdc.py.')
-    return dataset
+    """The first config that has a pipeline, below wrappers and domains."""
+    for _, leaf in dataset_leaves(dataset, 'train_dataloader.dataset'):
+        if 'pipeline' in leaf:
+            return leaf
+    raise ConfigError(
+        'No pipeline in train_dataloader.dataset, so it is not known how to '
+        'make views of a frame. Give the config of an adaptation run, such as '
+        'configs/svdp/cityscapes_acdc.py.')
 
 
 class StreamingAdapter:
@@ -192,8 +190,7 @@ class StreamingAdapter:
 
     def _open(self, cfg: Config, weights: Optional[str],
               work_dir: str) -> Config:
-        """The config of a run without a data set on disk and an end."""
-        cfg = Config(deepcopy(cfg.to_dict()))
+        """Turn it into that of a run without data on disk and an end."""
         cfg.work_dir = work_dir
         cfg.load_from = weights or cfg.get('load_from')
         cfg.resume = False
@@ -262,12 +259,12 @@ class StreamingAdapter:
 
     def _checked(self, image: Union[np.ndarray, str]) -> np.ndarray:
         if isinstance(image, (str, os.PathLike)):
-            import mmcv
-            path, image = str(image), mmcv.imread(str(image)) if osp.isfile(
-                str(image)) else None
+            path = osp.abspath(image)
+            mmcv = require('mmcv', 'StreamingAdapter')
+            image = mmcv.imread(path) if osp.isfile(path) else None
             if image is None:
-                raise BadFileError(f'{osp.abspath(path)} does not exist or '
-                                   'is not a picture.')
+                raise BadFileError(
+                    f'{path} does not exist or is not a picture.')
         if not isinstance(image, np.ndarray) or image.ndim != 3:
             raise ValueError('Expected a frame as an array of shape '
                              f'(H, W, C), but got {_describe(image)}.')

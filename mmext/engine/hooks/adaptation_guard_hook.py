@@ -34,8 +34,8 @@ def prediction_share(labels: Tensor) -> float:
         median = labels.median()
         same = (labels - median).abs() <= 0.01 * median.abs()
         return float(same.float().mean())
-    return float(labels.flatten().unique(return_counts=True)[1].max() /
-                 labels.numel())
+    # Counting is many times faster than sorting, as unique does.
+    return float(labels.flatten().bincount().max() / labels.numel())
 
 
 def relative_drift(params: Dict[str, Tensor], source: Dict[str,

@@ -7,7 +7,7 @@ from typing import Any, Dict, List, Sequence
 
 from mmengine.logging import print_log
 
-from mmext.evaluation.domain_report import main_score
+from mmext.evaluation.domain_report import main_score, round_mean
 from mmext.utils.io import atomic_write, write_json
 from mmext.version import __version__
 
@@ -181,8 +181,7 @@ def _markdown(report: Dict[str, Any]) -> str:
     ]
     for name, row in rounds.items():
         values = [row[d][main] if d in row else None for d in domains]
-        known = [v for v in values if v is not None]
-        values.append(sum(known) / len(known) if known else None)
+        values.append(round_mean(row, main))
         lines.append(f'| {name} | ' +
                      ' | '.join('-' if v is None else f'{v:.{digits}f}'
                                 for v in values) + ' |')
