@@ -158,3 +158,16 @@ def test_network_for_the_comparison_of_bounds(capsys):
     args = bench.parse_args(['--lirpa-python', '/bin/false'])
     assert bench.lirpa(net, x, net(bench.Bounds(None, x, x)), args) is None
     assert 'no row of auto_LiRPA' in capsys.readouterr().out
+    rows = bench.as_rows(
+        bench.parse_args([]),
+        dict(mlp=[
+            dict(library='a b', backend='c', ms_per_image=1.5),
+            dict(library='a b', backend='d', ms_per_image=2., standing=0.5)
+        ]))
+    assert {row['name']: row['value'] for row in rows[3:]} == {
+        'mlp_a_b_c_ms_per_image': 1.5,
+        'mlp_a_b_d_ms_per_image': 2.,
+        'mlp_a_b_d_standing': 0.5
+    }
+    assert all(set(row) == {'name', 'value', 'unit', 'target', 'ok'}
+               for row in rows)

@@ -20,6 +20,7 @@ Without it only our rows are printed. ``--attack`` adds the time of PGD with
 import argparse
 import json
 import math
+import re
 import statistics
 import subprocess
 import sys
@@ -201,6 +202,26 @@ def attack(net: DistanceNet, x: torch.Tensor,
         standing=float(standing))
 
 
+def as_rows(args: argparse.Namespace, results: Dict[str,
+                                                    List[dict]]) -> List[dict]:
+    """Settings and numbers in the form that all benchmarks write."""
+    found = [(name, getattr(args, name))
+             for name in ('batch', 'eps', 'threads')]
+    found += [('_'.join(
+        (name, row['library'], row['backend'], measure)), value)
+              for name, rows in results.items() for row in rows
+              for measure, value in row.items()
+              if isinstance(value, (int, float))]
+    return [
+        dict(
+            name=re.sub(r'\W+', '_', name),
+            value=value,
+            unit='ms' if 'ms_per_image' in name else '',
+            target=None,
+            ok=True) for name, value in found
+    ]
+
+
 def main(argv=None) -> None:
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
@@ -227,13 +248,7 @@ def main(argv=None) -> None:
                 ' '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}'
                          for k, v in row.items()))
     if args.out:
-        write_json(
-            args.out,
-            dict(
-                batch=args.batch,
-                eps=args.eps,
-                threads=args.threads,
-                rows=results))
+        write_json(args.out, as_rows(args, results))
 
 
 if __name__ == '__main__':
