@@ -177,9 +177,14 @@ def run_tool(*command: str,
 
 
 def tool(name: str) -> ModuleType:
-    """Import ``tools/NAME.py`` as a module."""
+    """Import ``tools/NAME.py`` as a module; it may import its neighbours."""
     path = ROOT / 'tools' / f'{name}.py'
     spec = importlib.util.spec_from_file_location(path.stem + '_tool', path)
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    # last, since some scripts are named as libraries are
+    sys.path.append(str(path.parent))
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(path.parent))
     return module

@@ -41,7 +41,8 @@ from mmext.models.teachers import GroupEMA
 from mmext.registry import MODELS
 from mmext.spike import (Light, SpikeCamera, light_from_frames, open_spikes,
                          pack_frames, write_spikes)
-from mmext.utils.io import write_json
+from rows import Rows
+from timing import in_turn, ratio, wall_clock
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (375, 1242)
@@ -51,26 +52,6 @@ RECIPES = dict(
     streetworld=('stage1_streetworld', 'stage2_streetworld',
                  'bicross_streetworld'),
     vkitti2=('stage1_vkitti2', 'stage2_vkitti2', 'bicross_vkitti2_kitti'))
-
-
-def in_turn(functions: Dict[str, Callable],
-            repeats: int,
-            clock: Callable = time.process_time) -> Dict[str, List[float]]:
-    """Seconds of some functions, run one after the other, many times."""
-    seconds: Dict[str, List[float]] = {name: [] for name in functions}
-    for i in range(repeats + 1):
-        for name, function in functions.items():
-            start = clock()
-            function()
-            if i:
-                seconds[name].append(clock() - start)
-    return seconds
-
-
-def ratio(seconds: Dict[str, List[float]], first: str, second: str) -> float:
-    """Median of the ratios of runs that followed each other."""
-    return statistics.median(a / b
-                             for a, b in zip(seconds[first], seconds[second]))
 
 
 def accumulator_copies() -> Callable:
@@ -304,13 +285,8 @@ def _log_distance(depth: Tensor, label: Tensor) -> Tensor:
 
 def steps(add: Callable, args: argparse.Namespace) -> None:
     """Training steps over their passes; stage 2 over the published one."""
-
-    def clock() -> float:
-        if args.device == 'cpu':
-            return time.process_time()
-        torch.cuda.synchronize()
-        return time.perf_counter()
-
+    clock = time.process_time if args.device == 'cpu' else wall_clock(
+        args.device)
     torch.set_num_threads(1)
     for number, cfg in enumerate(configs(args.recipe), 1):
         step = Step(number, cfg, args)
@@ -379,22 +355,10 @@ def main() -> None:
     parser.add_argument('--device', default='cpu')
     args = parser.parse_args()
     init_default_scope('mmseg')
-    results: List[dict] = []
-
-    def add(name: str, value: float, unit: str, target=None) -> None:
-        ok = target is None or value <= target
-        results.append(
-            dict(
-                name=name,
-                value=round(value, 4),
-                unit=unit,
-                target=target,
-                ok=ok))
-        print(f'{name}: {value:.3f} {unit}', flush=True)
-
+    rows = Rows()
     for part in args.parts:
-        PARTS[part](add, args)
-    write_json(args.out, results)
+        PARTS[part](rows.add, args)
+    rows.write(args.out)
 
 
 PARTS = dict(

@@ -27,7 +27,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 import numpy as np
 import torch
@@ -38,8 +38,9 @@ from mmext.models.lipschitz.functional import find_backend
 from mmext.models.lipschitz.layers import DistanceLayer
 from mmext.models.lipschitz.networks import DistanceNet, build_network
 from mmext.models.lipschitz.p_norm import set_p
-from mmext.utils.io import write_json
 from mmext.utils.user_error import run_tool
+from rows import Rows
+from timing import times
 
 WORKER = Path(__file__).with_name('lirpa_worker.py')
 NETWORKS = dict(
@@ -110,22 +111,12 @@ def describe(net: DistanceNet) -> tuple:
     return layers, arrays
 
 
-def seconds(run: Callable[[], Any], repeats: int) -> float:
-    """Median time of a call."""
-    times = []
-    for _ in range(repeats + 1):  # the first one warms up
-        start = time.perf_counter()
-        run()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times[1:])
-
-
 @torch.no_grad()
 def ours(net: DistanceNet, x: torch.Tensor, args: argparse.Namespace) -> tuple:
     """Bounds of the logits, and the row of the table."""
     box = Bounds(None, x - args.eps, x + args.eps)
-    time_taken = seconds(lambda: net(box), args.repeats)
-    clean = seconds(lambda: net(x), args.repeats)
+    time_taken = statistics.median(times(lambda: net(box), args.repeats))
+    clean = statistics.median(times(lambda: net(x), args.repeats))
     found = net(box)
     row = dict(
         library='mmext',
@@ -202,8 +193,7 @@ def attack(net: DistanceNet, x: torch.Tensor,
         standing=float(standing))
 
 
-def as_rows(args: argparse.Namespace, results: Dict[str,
-                                                    List[dict]]) -> List[dict]:
+def as_rows(args: argparse.Namespace, results: Dict[str, List[dict]]) -> Rows:
     """Settings and numbers in the form that all benchmarks write."""
     found = [(name, getattr(args, name))
              for name in ('batch', 'eps', 'threads')]
@@ -212,14 +202,12 @@ def as_rows(args: argparse.Namespace, results: Dict[str,
               for name, rows in results.items() for row in rows
               for measure, value in row.items()
               if isinstance(value, (int, float))]
-    return [
-        dict(
-            name=re.sub(r'\W+', '_', name),
-            value=value,
-            unit='ms' if 'ms_per_image' in name else '',
-            target=None,
-            ok=True) for name, value in found
-    ]
+    rows = Rows(digits=None, show=False)
+    for name, value in found:
+        rows.add(
+            re.sub(r'\W+', '_', name), value,
+            'ms' if 'ms_per_image' in name else '')
+    return rows
 
 
 def main(argv=None) -> None:
@@ -248,7 +236,7 @@ def main(argv=None) -> None:
                 ' '.join(f'{k}={v:.4g}' if isinstance(v, float) else f'{k}={v}'
                          for k, v in row.items()))
     if args.out:
-        write_json(args.out, as_rows(args, results))
+        as_rows(args, results).write(args.out)
 
 
 if __name__ == '__main__':

@@ -22,15 +22,15 @@ import ctypes
 import math
 import subprocess
 import sys
-import time
-from typing import Callable, Dict, List, Optional
+from typing import Callable, Dict, List
 
 import torch
 from torch import Tensor
 
 from mmext.models.lipschitz import cpp_build
 from mmext.models.lipschitz.functional import lp_distance, lp_distance_conv2d
-from mmext.utils.io import write_json
+from rows import Rows
+from timing import best, gpu_clocks
 
 BATCH, WIDTH = 128, 512
 EXPONENTS = dict(inf=math.inf, p8=8., p9_5=9.5, p100=100.)
@@ -60,19 +60,6 @@ before = peak()
 known = run(64, 96, 32, p)
 print((peak() - before - known) / (4 * 64 * 96 * 9 * 32 ** 2))
 '''
-
-
-def best(function: Callable, repeats: int = 7, device: str = 'cpu') -> float:
-    """Shortest of several times, in seconds, after a warm-up."""
-    times = []
-    for i in range(repeats + 1):
-        start = time.perf_counter()
-        function()
-        if device != 'cpu':
-            torch.cuda.synchronize()
-        if i:
-            times.append(time.perf_counter() - start)
-    return min(times)
 
 
 class Problem:
@@ -133,8 +120,8 @@ def cpu_rows(add: Callable) -> None:
     floor = floor_seconds(problem.cells, threads, 15)
     ours = problem.forward(lp_distance, math.inf, 15)
     cdist = problem.forward(torch.cdist, math.inf, 3)
-    add('inf_forward_speedup_over_cdist', cdist / ours, 'x', 20.)
-    add('inf_forward_over_instruction_floor', ours / floor, 'x', 1.5, False)
+    add('inf_forward_speedup_over_cdist', cdist / ours, 'x', 20., more=True)
+    add('inf_forward_over_instruction_floor', ours / floor, 'x', 1.5)
     add(
         'floor_vector_instructions_per_16_cells'
         if cpp_build.library().lp_vector_bytes() == 64 else
@@ -144,8 +131,11 @@ def cpu_rows(add: Callable) -> None:
     for name, p in EXPONENTS.items():
         ours = problem.both(lp_distance, p)
         cdist = problem.both(torch.cdist, p, 2)
-        add(f'{name}_forward_backward_speedup_over_cdist', cdist / ours, 'x',
-            TARGETS[name])
+        add(f'{name}_forward_backward_speedup_over_cdist',
+            cdist / ours,
+            'x',
+            TARGETS[name],
+            more=True)
         add(f'{name}_forward_backward_milliseconds', 1e3 * ours, 'ms')
         add(f'{name}_forward_backward_speedup_over_reference',
             problem.both(reference, p, 1) / ours, 'x')
@@ -160,7 +150,7 @@ def conv_rows(add: Callable) -> None:
                               capture_output=True,
                               text=True)
         add(f'{name}_conv_extra_memory_over_im2col',
-            float(done.stdout.split()[-1]), 'x', 0.05, False)
+            float(done.stdout.split()[-1]), 'x', 0.05)
     x, w = torch.randn(8, 96, 32, 32), torch.randn(96, 96, 3, 3)
     ours = best(lambda: lp_distance_conv2d(x, w, math.inf, padding=1), 3)
     cells = 8 * 96 * 32 * 32 * 96 * 9
@@ -172,9 +162,7 @@ def gpu_rows(add: Callable) -> None:
     """The GPU against its instruction limits and against torch."""
     problem = Problem(512, 5120, 'cuda')
     small = Problem(128, 512, 'cuda')
-    properties = torch.cuda.get_device_properties(0)
-    clock = getattr(properties, 'clock_rate', 1.7e6) * 1e3
-    rate = properties.multi_processor_count * clock
+    rate = gpu_clocks()
 
     def broadcast(x: Tensor, w: Tensor, p: float) -> Tensor:
         d = (x[:, None] - w).abs()
@@ -187,14 +175,14 @@ def gpu_rows(add: Callable) -> None:
     for name, p in EXPONENTS.items():
         limit = problem.cells / (GPU_CELLS_PER_CLOCK[name] * rate)
         ours = problem.forward(lp_distance, p)
-        add(f'gpu_{name}_forward_over_limit', ours / limit, 'x', 2., False)
+        add(f'gpu_{name}_forward_over_limit', ours / limit, 'x', 2.)
         add(f'gpu_{name}_forward_milliseconds', 1e3 * ours, 'ms')
         add(f'gpu_{name}_forward_backward_milliseconds',
             1e3 * problem.both(lp_distance, p), 'ms')
         for rival, operator in (('cdist', torch.cdist), ('compiled_broadcast',
                                                          compiled)):
             ratio = small.both(operator, p) / small.both(lp_distance, p)
-            add(f'gpu_{name}_speedup_over_{rival}', ratio, 'x', 1.)
+            add(f'gpu_{name}_speedup_over_{rival}', ratio, 'x', 1., more=True)
 
 
 def scaling() -> Dict[str, Dict[str, List[float]]]:
@@ -255,33 +243,17 @@ def main() -> None:
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    results: List[dict] = []
-
-    def add(name: str,
-            value: float,
-            unit: str,
-            target: Optional[float] = None,
-            more: bool = True) -> None:
-        ok = target is None or (value >= target if more else value <= target)
-        results.append(
-            dict(
-                name=name,
-                value=round(value, 4),
-                unit=unit,
-                target=target,
-                ok=ok))
-        print(f'{name}: {value:.3f} {unit}', flush=True)
-
-    add('threads', torch.get_num_threads(), '')
+    rows = Rows()
+    rows.add('threads', torch.get_num_threads(), '')
     if cpp_build.library() is None:
         print(f'No C++ kernel, hence no rows of the CPU: '
               f'{cpp_build.failure()}')
     else:
-        cpu_rows(add)
-        conv_rows(add)
+        cpu_rows(rows.add)
+        conv_rows(rows.add)
     if torch.cuda.is_available():
-        gpu_rows(add)
-    write_json(args.out, results)
+        gpu_rows(rows.add)
+    rows.write(args.out)
     if args.plot:
         plot(args.plot)
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from mmext.models.lipschitz import functional, triton_kernels, triton_launch
+from timing import gpu_clocks
 
 CAPABILITY = 90
 # Cells per clock and multiprocessor that the units of an H100 allow.
@@ -196,12 +197,6 @@ def _milliseconds(run: Callable[[], Any]) -> float:
     return float(do_bench(run, warmup=50, rep=300, return_mode='median'))
 
 
-def _clock() -> float:
-    """Cells-per-clock rates of all multiprocessors, per millisecond."""
-    device = torch.cuda.get_device_properties(0)
-    return device.multi_processor_count * getattr(device, 'clock_rate', 1.7e6)
-
-
 def _broadcast(x: Tensor, w: Tensor, p: float) -> Tensor:
     d = (x.unsqueeze(1) - w).abs()
     return d.amax(-1) if math.isinf(p) else d.pow(p).sum(-1).pow(1 / p)
@@ -226,7 +221,7 @@ def _rivals(x: Tensor, w: Tensor, p: float) -> Dict[str, Optional[float]]:
 def _measured(name: str, cells: int, run: Callable[[], Any],
               limit: str) -> Dict[str, Any]:
     ms = _milliseconds(run)
-    best = cells / LIMITS[limit] / _clock()
+    best = 1e3 * cells / LIMITS[limit] / gpu_clocks()
     return dict(name=name, ms=ms, limit_ms=best, over_limit=ms / best)
 
 

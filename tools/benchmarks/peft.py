@@ -14,9 +14,8 @@ import argparse
 import copy
 import functools
 import statistics
-import time
 import weakref
-from typing import Callable, Dict, List
+from typing import Callable, Dict
 
 import torch
 import torch.nn as nn
@@ -29,7 +28,8 @@ from torch.utils._pytree import tree_flatten
 import mmext  # noqa: F401
 from mmext.models.adapters import MoSAModel
 from mmext.registry import MODELS
-from mmext.utils.io import write_json
+from rows import Rows
+from timing import in_turn, ratio, wall_clock
 
 WIDTH = {'vit-small': 384, 'vit-base': 768}
 BOTTLENECK = {'vit-small': 32, 'vit-base': 64}
@@ -149,36 +149,6 @@ class Step:
         return memory.peak + held(self.model)
 
 
-def in_turn(functions: Dict[str, Callable], args: argparse.Namespace,
-            repeats: int) -> Dict[str, List[float]]:
-    """Seconds of some functions, run one after the other, many times.
-
-    Args:
-        functions (dict[str, Callable]): What to time.
-        args (Namespace): The device.
-        repeats (int): How often.
-
-    Returns:
-        dict[str, list[float]]: Seconds of every run.
-    """
-    seconds: Dict[str, List[float]] = {name: [] for name in functions}
-    for i in range(repeats + 2):
-        for name, function in functions.items():
-            start = time.perf_counter()
-            function()
-            if args.device != 'cpu':
-                torch.cuda.synchronize()
-            if i > 1:
-                seconds[name].append(time.perf_counter() - start)
-    return seconds
-
-
-def ratio(seconds: Dict[str, List[float]], first: str, second: str) -> float:
-    """Median of the ratios of runs that followed each other."""
-    return statistics.median(a / b
-                             for a, b in zip(seconds[first], seconds[second]))
-
-
 VARIANTS = dict(
     mosa=dict(),
     standard=dict(num_modules=1),
@@ -198,7 +168,7 @@ def training_times(args: argparse.Namespace,
         name: Step(build(args, **VARIANTS[name]), args, compiled)
         for name in names
     }
-    seconds = in_turn(steps, args, args.repeats)
+    seconds = in_turn(steps, args.repeats, wall_clock(args.device), 2)
     end = '_compiled' if compiled else ''
     value = ratio(seconds, 'mosa', 'standard')
     add(f'step_over_standard_same_passes{end}', value, 'x', 1.05)
@@ -247,7 +217,7 @@ def inference(args: argparse.Namespace,
                 run(x)
 
         functions[name] = forward
-    seconds = in_turn(functions, args, 2 * args.repeats)
+    seconds = in_turn(functions, 2 * args.repeats, wall_clock(args.device), 2)
     end = '_compiled' if compiled else ''
     # The two are the same layers; what is left is noise.
     add(f'merged_inference_over_standard{end}',
@@ -274,26 +244,14 @@ def main() -> None:
     # Building a model logs every parameter.
     MMLogger.get_instance('mmext', log_level='WARNING')
     init_default_scope('mmpretrain')
-    results: List[dict] = []
-
-    def add(name: str, value: float, unit: str, target=None) -> None:
-        ok = target is None or value <= target
-        results.append(
-            dict(
-                name=name,
-                value=round(value, 4),
-                unit=unit,
-                target=target,
-                ok=ok))
-        print(f'{name}: {value:.3f} {unit}', flush=True)
-
-    training_memory(args, add)
-    training_times(args, add)
-    inference(args, add)
+    rows = Rows()
+    training_memory(args, rows.add)
+    training_times(args, rows.add)
+    inference(args, rows.add)
     if args.compile:
-        training_times(args, add, compiled=True)
-        inference(args, add, compiled=True)
-    write_json(args.out, results)
+        training_times(args, rows.add, compiled=True)
+        inference(args, rows.add, compiled=True)
+    rows.write(args.out)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ import time
 import cv2
 
 from mmext.datasets.streetworld import DOMAINS, StreetWorld, apply_weather
-from mmext.utils.io import write_json
+from rows import Rows
 
 _TARGET = 20.
 _STEP = 0.1  # seconds between frames: a drive at 10 frames a second
@@ -54,19 +54,18 @@ def main(argv=None) -> int:
         print('error: --frames must be at least 1', file=sys.stderr)
         return 2
     cv2.setNumThreads(1)
-    results = []
+    rows = Rows(digits=1, show=False, without_target=None)
     for domain in DOMAINS:
         value = rate(domain, args.frames)
         target = _TARGET if domain == 'clear' else None
-        results.append(
-            dict(
-                name=f'StreetWorld {domain}, 256x512, one core',
-                value=round(value, 1),
-                unit='frames/s',
-                target=target,
-                ok=None if target is None else value >= target))
+        rows.add(
+            f'StreetWorld {domain}, 256x512, one core',
+            value,
+            'frames/s',
+            target,
+            more=True)
         print(f'{domain:<6} {value:6.1f} frames/s')
-    write_json(args.out, results)
+    rows.write(args.out)
     return 0
 
 

@@ -5,9 +5,8 @@ Every value is a ratio of two times measured in one run, so it does not depend
 on the machine much: ``python tools/benchmarks/svdp.py --out FILE``.
 """
 import argparse
-import time
 from copy import deepcopy
-from typing import Callable, Dict, List
+from typing import Dict
 
 import numpy as np
 import torch
@@ -24,24 +23,14 @@ from mmext.models.segmentation.segmentor_ops import (mc_probabilities,
                                                      view_probabilities)
 from mmext.models.teachers import GroupEMA, stochastic_restore
 from mmext.models.uncertainty import uncertainty_map
-from mmext.utils.io import write_json
 from mmext.utils.random import RandomSource
+from rows import Rows
+from timing import best
 
 ACDC = (1080, 1920)
 VIEWS = [(270, 480), (405, 720), (540, 960), (675, 1200), (810, 1440),
          (945, 1680), (1080, 1920)]
 COUNT = 518
-
-
-def best(fn: Callable, repeats: int = 3) -> float:
-    """Shortest of several times, in seconds, after one warm-up."""
-    fn()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        fn()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def placement() -> Dict[str, float]:
@@ -62,7 +51,7 @@ def placement() -> Dict[str, float]:
                              order=3).ravel())[-COUNT:] for s in VIEWS
         ]
 
-    return dict(ours=best(ours), naive=best(naive, 1))
+    return dict(ours=best(ours, 3), naive=best(naive, 1))
 
 
 def segmentor(config: str) -> torch.nn.Module:
@@ -110,7 +99,7 @@ def uncertainty(model: torch.nn.Module, view: View) -> Dict[str, float]:
             maps.append(resize_logits(model, logits, view, size).softmax(1))
         return torch.stack(maps).var(0, unbiased=False).sum(1)
 
-    return dict(ours=best(ours), naive=best(naive, 1))
+    return dict(ours=best(ours, 3), naive=best(naive, 1))
 
 
 def restore(model: torch.nn.Module) -> Dict[str, float]:
@@ -125,8 +114,8 @@ def restore(model: torch.nn.Module) -> Dict[str, float]:
             param.data = torch.where(mask, source[name], param)
 
     return dict(
-        ours=best(lambda: stochastic_restore(model, source, 0.01, rng)),
-        naive=best(naive))
+        ours=best(lambda: stochastic_restore(model, source, 0.01, rng), 3),
+        naive=best(naive, 3))
 
 
 def step(model: torch.nn.Module, data: Frame) -> Dict[str, float]:
@@ -152,7 +141,8 @@ def step(model: torch.nn.Module, data: Frame) -> Dict[str, float]:
         resize_logits(model, logits, view, data.ori_shape).sum().backward()
         model.zero_grad()
 
-    return dict(ours=best(lambda: method.step(data, optim)), naive=best(floor))
+    return dict(
+        ours=best(lambda: method.step(data, optim), 3), naive=best(floor, 3))
 
 
 def main() -> None:
@@ -168,30 +158,18 @@ def main() -> None:
 
     model = segmentor(args.config)
     data = frame(*args.size)
-    results: List[dict] = []
-
-    def add(name: str, value: float, unit: str, target, ok) -> None:
-        results.append(
-            dict(
-                name=name,
-                value=round(value, 3),
-                unit=unit,
-                target=target,
-                ok=ok))
-        print(f'{name}: {value:.3f} {unit}')
-
+    rows = Rows(digits=3)
     parts = [('placement_speedup_over_scipy', placement(), 4.),
              ('mc_dropout_speedup_over_full_passes',
               uncertainty(model, data.views[2]), 2.),
              ('restore_speedup_over_dense_draws', restore(model), 1.)]
     for name, times, target in parts:
-        ratio = times['naive'] / times['ours']
-        add(name, ratio, 'x', target, ratio >= target)
+        rows.add(name, times['naive'] / times['ours'], 'x', target, more=True)
     times = step(model, data)
-    overhead = times['ours'] / times['naive']
-    add('step_over_unavoidable_passes', overhead, 'x', 1.5, overhead <= 1.5)
-    add('step_seconds', times['ours'], 's', None, True)
-    write_json(args.out, results)
+    rows.add('step_over_unavoidable_passes', times['ours'] / times['naive'],
+             'x', 1.5)
+    rows.add('step_seconds', times['ours'], 's')
+    rows.write(args.out)
 
 
 if __name__ == '__main__':
