@@ -5,7 +5,7 @@ train_cfg = dict(
     method=dict(
         _delete_=True,
         type='mmext.CoTTA',
-        task=dict(type='mmext.DepthTask', loss='l1', max_depth=80.),
+        task={{_base_.train_cfg.method.task}},
         decay=0.999,
         anchor_threshold=None,
         restore_prob=0.01,

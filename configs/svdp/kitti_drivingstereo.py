@@ -4,7 +4,7 @@
 _base_ = [
     '../_base_/models/dpt-hybrid.py',
     '../_base_/datasets/drivingstereo-weather_sequence.py',
-    '../_base_/mmseg_runtime.py', '../_base_/schedules/adapt_adam.py'
+    '../_base_/mmseg_runtime.py', '../_base_/schedules/adapt_depth.py'
 ]
 
 # model setting: views come in sizes of their own; nothing here reads the
@@ -13,21 +13,9 @@ model = dict(data_preprocessor=dict(size=None), uncertainty_head=None)
 
 # adaptation
 train_cfg = dict(
-    type='mmext.TestTimeAdaptLoop',
-    method=dict(
-        type='mmext.SVDP',
-        task=dict(type='mmext.DepthTask', loss='l1', max_depth=80.),
-        sparse_rate=1e-3,  # as for classes, as are decay, scale and restore
-        prompt_grad=True,
-        decay=0.999,
-        dpu_scale=0.1,
-        anchor_threshold=None,  # no gate; 0.9 would be within a tenth
-        restore_prob=0.01,
-        reference_view=2),  # 384x384, not mirrored
     # in its order of domains, with its crop and cap
     evaluator={{_base_.test_evaluator}},
-    source_ignore=('^uncertainty_head', ),
-    reset='never')
+    source_ignore=('^uncertainty_head', ))
 # that of the pretrained backbone in stage 3 of BiCross; not tuned
 optim_wrapper = dict(optimizer=dict(lr=1e-5))
 

@@ -3,7 +3,7 @@
 _base_ = [
     '../_base_/models/dpt-tiny_spike.py',
     '../_base_/datasets/streetworld-depth_sequence.py',
-    '../_base_/mmseg_runtime.py', '../_base_/schedules/adapt_adam.py'
+    '../_base_/mmseg_runtime.py', '../_base_/schedules/adapt_depth.py'
 ]
 
 # model setting: views come in sizes of their own
@@ -11,21 +11,9 @@ model = dict(data_preprocessor=dict(size=None))
 
 # adaptation; the rate, 1e-4 (adapt_adam.py), is that of stage 3
 train_cfg = dict(
-    type='mmext.TestTimeAdaptLoop',
-    method=dict(
-        type='mmext.SVDP',
-        task=dict(type='mmext.DepthTask', loss='l1', max_depth=80.),
-        sparse_rate=1e-3,  # as for classes, as are decay, scale and restore
-        prompt_grad=True,
-        decay=0.999,
-        dpu_scale=0.1,
-        anchor_threshold=None,  # no gate; 0.9 would be within a tenth
-        restore_prob=0.01,
-        reference_view=2),  # 96x160, not mirrored
     evaluator={{_base_.test_evaluator}},
     # the domain classifier of stage 3
-    source_ignore=('^domain_loss', ),
-    reset='never')
+    source_ignore=('^domain_loss', ))
 
 # source: written by the three stages of BiCross
 load_from = 'work_dirs/bicross_streetworld/stage3/epoch_20.pth'
