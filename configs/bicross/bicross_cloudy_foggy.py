@@ -20,13 +20,6 @@ target_pipeline = [
     dict(type='mmext.ResizeSpike', size=(384, 384)),
     dict(type='mmext.PackDepthInputs', keys='spike')
 ]
-test_pipeline = [
-    dict(type='mmext.LoadSpikeFromFile', length=128),
-    dict(type='mmext.KBCrop', size=(384, 864)),
-    dict(type='mmext.ResizeSpike', size=(384, 384)),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.PackDepthInputs', keys='spike')
-]
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='mmext.SourceTargetSampler'),
     dataset=dict(
@@ -40,13 +33,4 @@ train_dataloader = dict(
             split='train',
             modalities=('spike', ),
             pipeline=target_pipeline)))
-test_dataloader = dict(
-    dataset=dict(
-        _delete_=True,
-        type='mmext.DrivingStereoWeatherDataset',
-        data_root='data/drivingstereo_weather',
-        weather='foggy',
-        split='test',
-        modalities=('spike', 'depth'),
-        pipeline=test_pipeline,
-        test_mode=True))
+test_dataloader = dict(dataset=dict(weather='foggy'))

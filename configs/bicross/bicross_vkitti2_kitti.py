@@ -21,13 +21,6 @@ target_pipeline = [
     dict(type='mmext.ResizeSpike', size=(384, 384)),
     dict(type='mmext.PackDepthInputs', keys='spike')
 ]
-test_pipeline = [
-    dict(type='mmext.LoadSpikeFromFile', length=128),
-    dict(type='mmext.KBCrop', size=(352, 1216)),
-    dict(type='mmext.ResizeSpike', size=(384, 384)),
-    dict(type='mmext.LoadDepth'),
-    dict(type='mmext.PackDepthInputs', keys='spike')
-]
 train_dataloader = dict(
     sampler=dict(_delete_=True, type='mmext.SourceTargetSampler'),
     dataset=dict(
@@ -47,5 +40,5 @@ test_dataloader = dict(
         data_root='data/kitti',
         ann_file='eigen_test_files.txt',
         modalities=('spike', 'depth'),
-        pipeline=test_pipeline,
+        pipeline={{_base_.test_pipeline}},
         test_mode=True))
