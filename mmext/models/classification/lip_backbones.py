@@ -72,6 +72,8 @@ class LipBackbone(BaseBackbone):
             raise ConfigError('img_size is one number or (height, width), but '
                               f'got {img_size!r}.')
         self.body = self.body_type(input_size=(in_channels, *size), **kwargs)
+        # found once: a walk through the modules at every forward pass costs
+        self._distances = tuple(distance_modules(self.body))
 
     @property
     def out_features(self) -> int:
@@ -97,14 +99,14 @@ class LipBackbone(BaseBackbone):
             ConfigError: If the images have another size than configured.
             CertificationError: For a box at finite p or in train mode.
         """
-        if not self.training and not torch.is_grad_enabled():
+        if not (self._warned or self.training or torch.is_grad_enabled()):
             self._warn_finite_p()
         return (self.body(x), )
 
     def _warn_finite_p(self) -> None:
         """Say once that another network than the trained one runs."""
-        p = min(layer.p for layer in distance_modules(self.body))
-        if p == math.inf or self._warned:
+        p = min(layer.p for layer in self._distances)
+        if p == math.inf:
             return
         self._warned = True
         print_log(

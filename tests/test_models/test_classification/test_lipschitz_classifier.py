@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Certificates in the predictions of a classifier."""
+import copy
 import functools
 import math
 
@@ -265,6 +266,29 @@ def test_evaluation_at_a_finite_p_warns(monkeypatch):
         model.backbone._warned = False
         set_p(model, math.inf)
         model(x)
+    assert len(said) == 1
+
+
+def test_looking_for_a_finite_p_costs_no_walk(monkeypatch):
+    """Layers are found once; copies look at their own."""
+    said = []
+    monkeypatch.setattr(lip_backbones, 'print_log',
+                        lambda text, **kwargs: said.append(text))
+    model = finished(classifier())
+    x = preprocessed(model, images())['inputs']
+    net = model.backbone
+    other = copy.deepcopy(net)
+    monkeypatch.setattr(net.body, 'modules',
+                        lambda: pytest.fail('walked through its layers'))
+    with torch.no_grad():
+        net(x)
+        set_p(other, 8.)
+        net(x)
+        assert not said
+        other(x)
+        assert len(said) == 1
+        set_p(other, 16.)
+        other(x)
     assert len(said) == 1
 
 
