@@ -2,10 +2,7 @@
 # target.
 _base_ = './pre-src_streetworld.py'
 
-camera = dict(_delete_=True, preset='scsim', gain=0.4)
+camera = dict(_delete_=True, preset='scsim', gain=0.2)
 train_dataloader = dict(
-    dataset=dict(
-        domain='fog', focal=160., drive=dict(height=1.7), camera=camera))
-val_dataloader = dict(
-    dataset=dict(
-        domain='fog', focal=160., drive=dict(height=1.7), camera=camera))
+    dataset=dict(domain='night', focal=150., camera=camera))
+val_dataloader = dict(dataset=dict(domain='night', focal=150., camera=camera))

@@ -1,7 +1,7 @@
 # Embedded street scenes as a stream of spikes: fog, night, rain, snow, 60
 # frames each, seen by the target's camera and sensor of BiCross's configs.
-# Fog is the target that stage 3 has seen (other frames of it), the others are
-# new. Frames are drawn once and kept in cache_dir.
+# Night is the target that stage 3 has seen (other frames of it), the others
+# are new. Frames are drawn once and kept in cache_dir.
 
 # 6 views at ratios 0.8, 1.0, 1.25, each plain, then mirrored; view 2 is the
 # reference, as the sensor gives it. Objects that look 1.25 times as large
@@ -43,14 +43,14 @@ train_dataloader = dict(
         type='mmext.DomainSequence',
         rounds=1,
         domains={
-            name: dict(
+            name:
+            dict(
                 type='mmext.StreetWorldDepthDataset',
                 domain=name,
                 split='val',
                 frames=60,
-                focal=160.,
-                drive=dict(height=1.7),
-                camera=dict(preset='scsim', gain=0.4),
+                focal=150.,
+                camera=dict(preset='scsim', gain=0.2),
                 cache_dir='data/streetworld_depth',
                 test_mode=True,
                 pipeline=tta_pipeline)
@@ -66,14 +66,14 @@ test_dataloader = dict(
     dataset=dict(
         type='mmext.DomainSequence',
         domains={
-            name: dict(
+            name:
+            dict(
                 type='mmext.StreetWorldDepthDataset',
                 domain=name,
                 split='val',
                 frames=60,
-                focal=160.,
-                drive=dict(height=1.7),
-                camera=dict(preset='scsim', gain=0.4),
+                focal=150.,
+                camera=dict(preset='scsim', gain=0.2),
                 cache_dir='data/streetworld_depth',
                 test_mode=True,
                 pipeline=test_pipeline)

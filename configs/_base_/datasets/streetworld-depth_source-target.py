@@ -18,11 +18,10 @@ train_dataloader = dict(
         source={{_base_.train_dataloader.dataset}},
         target=dict(
             type='mmext.StreetWorldDepthDataset',
-            domain='fog',
+            domain='night',
             split='train',
             frames=400,
-            focal=160.,
-            drive=dict(height=1.7),
-            camera=dict(preset='scsim', gain=0.4),
+            focal=150.,
+            camera=dict(preset='scsim', gain=0.2),
             cache_dir='data/streetworld_depth',
             pipeline=target_pipeline)))
