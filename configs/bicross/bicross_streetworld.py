@@ -1,6 +1,6 @@
-# BiCross on embedded street scenes, for a CPU: to another town, camera and
-# weather, with noisy spikes of another gain. Sized for at most an hour for all
-# stages on two cores.
+# BiCross on embedded street scenes, for a CPU: to other towns by night, with
+# noisy spikes of another gain. Sized for at most an hour for all stages on two
+# cores.
 _base_ = [
     '../_base_/models/dpt-tiny_cross-domain.py',
     '../_base_/datasets/streetworld-depth_source-target.py',
@@ -16,7 +16,7 @@ load_from = 'work_dirs/stage2_streetworld/epoch_20.pth'
 
 # schedule: a tenth of the rate of stages 1 and 2
 optim_wrapper = dict(optimizer=dict(lr=1e-4))
-train_cfg = dict(max_epochs=20)
+train_cfg = dict(max_epochs=10)
 custom_hooks = [
     dict(
         type='mmext.MeanTeacherHook',

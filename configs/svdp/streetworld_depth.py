@@ -16,10 +16,10 @@ train_cfg = dict(
     source_ignore=('^domain_loss', ))
 
 # source: written by the three stages of BiCross
-load_from = 'work_dirs/bicross_streetworld/stage3/epoch_20.pth'
+load_from = 'work_dirs/bicross_streetworld/stage3/epoch_10.pth'
 load_from_help = '''
 train the source model; its last stage writes
-work_dirs/bicross_streetworld/stage3/epoch_20.pth:
+work_dirs/bicross_streetworld/stage3/epoch_10.pth:
 python tools/train_bicross.py configs/bicross/bicross_streetworld.py
 '''
 

@@ -70,13 +70,13 @@ class RunFolder:
         self.path = path
         self.report = path / report
         self._mark = path / 'fingerprint'
-        self._digest = digest
+        self.digest = digest
 
     @property
     def known(self) -> bool:
         """bool: Whether what the folder holds was made for this run."""
         return self._mark.is_file() and \
-            self._mark.read_text().strip() == self._digest
+            self._mark.read_text().strip() == self.digest
 
     @property
     def finished(self) -> bool:
@@ -94,13 +94,13 @@ class RunFolder:
         if not self.known:
             (self.path / 'last_checkpoint').unlink(missing_ok=True)
         self.report.unlink(missing_ok=True)
-        atomic_write(self._mark, self._digest)
+        atomic_write(self._mark, self.digest)
 
     def run(self, tool: str, arguments: Sequence[str], log: str) -> float:
         """Run ``tools/TOOL.py`` and wait for it.
 
         Args:
-            tool (str): ``'train'`` or ``'test'``.
+            tool (str): ``'train'``, ``'test'`` or ``'train_bicross'``.
             arguments (Sequence[str]): Its command line.
             log (str): File in the folder for what it prints.
 

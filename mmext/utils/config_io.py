@@ -4,7 +4,7 @@
 Reading a config executes it; read only configs that you trust.
 """
 import ast
-from argparse import ArgumentError
+from argparse import Action, ArgumentError, Namespace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Dict, List, Optional, Tuple
@@ -31,6 +31,21 @@ class CfgOptions(DictAction):
                     self, f'expected KEY=VALUE, got {value!r}; write lists '
                     "as 'key=[a,b]' in quotes")
         super().__call__(parser, namespace, values, option_string)
+
+
+class NamedOptions(Action):
+    """``--variant NAME KEY=VALUE ...``, given any number of times."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        name, *options = values
+        known = dict(getattr(namespace, self.dest) or {})
+        if '=' in name or not options or name in known or '/' in name:
+            parser.error('--variant needs a name of its own and KEY=VALUE '
+                         f'behind it, got {" ".join(values)!r}')
+        parsed = Namespace()
+        CfgOptions([option_string], 'options')(parser, parsed, options)
+        known[name] = parsed.options
+        setattr(namespace, self.dest, known)
 
 
 def package_root() -> Path:

@@ -172,12 +172,12 @@ def main() -> None:
     write_json(root / 'report.json', dict(methods=methods))
     atomic_write(root / 'report.md', table)
     print(table)
-    if args.sheet and next(iter(methods.values()))['main'] != 'mIoU':
-        print('--sheet draws classes; depth is in WORK_DIR/*/predictions')
-    elif args.sheet:
+    if args.sheet:
         from contact_sheet import write_contact_sheet
         path = root / 'contact_sheet.png'
-        write_contact_sheet(args.configs[0], options, folders, path)
+        depth = next(iter(methods.values()))['main'] != 'mIoU'
+        write_contact_sheet(
+            args.configs[0], options, folders, path, depth=depth)
         print(f'pictures: {path}')
     print(f'report:   {root}/report.md, {root}/report.json')
 

@@ -46,24 +46,9 @@ from mmengine.logging import MMLogger
 from mmext.apis.peft_comparison import (RATE, Method, PeftComparison,
                                         check_method)
 from mmext.utils.comparison import markdown_table, number
-from mmext.utils.config_io import CfgOptions
+from mmext.utils.config_io import CfgOptions, NamedOptions
 from mmext.utils.io import atomic_write, write_json
 from mmext.utils.user_error import UserError, run_tool
-
-
-class Variant(argparse.Action):
-    """``--variant NAME KEY=VALUE ...``, given any number of times."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        name, *options = values
-        known = dict(getattr(namespace, self.dest) or {})
-        if '=' in name or not options or name in known or '/' in name:
-            parser.error('--variant needs a name of its own and KEY=VALUE '
-                         f'behind it, got {" ".join(values)!r}')
-        parsed = argparse.Namespace()
-        CfgOptions([option_string], 'options')(parser, parsed, options)
-        known[name] = parsed.options
-        setattr(namespace, self.dest, known)
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -89,7 +74,7 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--variant',
         nargs='+',
-        action=Variant,
+        action=NamedOptions,
         default={},
         metavar=('NAME', 'KEY=VALUE'),
         help='also compare every config with these settings')

@@ -23,6 +23,7 @@ from mmext.evaluation.domain_report import main_score
 from mmext.utils.user_error import MissingFileError, UserError, run_tool
 
 Line = Tuple[List[Any], List[float]]
+Reports = List[Tuple[Path, dict]]
 
 
 def parse_args() -> argparse.Namespace:
@@ -56,10 +57,13 @@ def parse_args() -> argparse.Namespace:
 
 
 def load_report(run: Path) -> dict:
-    """The report of a finished run that was scored.
+    """The scores of a finished run.
 
     Args:
         run (Path): Its work folder.
+
+    Returns:
+        dict: See :func:`mmext.evaluation.domain_report.stream_report`.
 
     Raises:
         MissingFileError: If there is no report.
@@ -71,10 +75,32 @@ def load_report(run: Path) -> dict:
             f'{path} does not exist: {run} is not the work folder of an '
             'adaptation run that has ended. Finish it with '
             'tools/train.py CONFIG --resume.')
-    report = json.loads(path.read_text())
-    if report['report'].get(main_score(report['report'])[0]) is None:
+    report = json.loads(path.read_text())['report']
+    if report.get(main_score(report)[0]) is None:
         raise UserError(f'{path} holds no scores: its frames had no labels.')
     return report
+
+
+def load_reports(runs: List[Path]) -> Reports:
+    """Folders and scores of runs that one axis can show.
+
+    Args:
+        runs (list[Path]): Their work folders.
+
+    Raises:
+        MissingFileError: If one has no report.
+        UserError: If one has no scores, or some adapt classes and others
+            depth.
+    """
+    reports = [(run, load_report(run)) for run in runs]
+    first = main_score(reports[0][1])[0]
+    for run, report in reports:
+        score = main_score(report)[0]
+        if score != first:
+            raise UserError(
+                f'One plot cannot compare classes with depth: {runs[0]} is '
+                f'scored by {first}, {run} by {score}. Plot them apart.')
+    return reports
 
 
 def setting(run: Path, key: str) -> Any:
@@ -89,12 +115,12 @@ def setting(run: Path, key: str) -> Any:
     return value
 
 
-def along_stream(runs: List[Path],
+def along_stream(reports: Reports,
                  labels: Optional[List[str]]) -> Dict[str, Line]:
     """Score of every visit of the stream, one line a run."""
     lines = {}
-    for run, label in zip(runs, labels or [str(run) for run in runs]):
-        report = load_report(run)['report']
+    for i, (run, report) in enumerate(reports):
+        label = labels[i] if labels else str(run)
         visits = [(f'{name} {domain}', score[main_score(report)[0]])
                   for name, row in report['rounds'].items()
                   for domain, score in row.items()]
@@ -102,12 +128,11 @@ def along_stream(runs: List[Path],
     return lines
 
 
-def against_setting(runs: List[Path], x: str,
+def against_setting(reports: Reports, x: str,
                     group: Optional[str]) -> Dict[str, Line]:
     """Score of the whole stream over a setting; seeds are averaged."""
     points: Dict[str, Dict[Any, List[float]]] = {}
-    for run in runs:
-        report = load_report(run)['report']
+    for run, report in reports:
         main, _ = main_score(report)
         label = f'{group} = {setting(run, group)}' if group else main
         score = report[main]
@@ -149,11 +174,12 @@ def draw(lines: Dict[str, Line],
 
 def main() -> None:
     args = parse_args()
+    reports = load_reports(args.runs)
     if args.x:
-        lines = against_setting(args.runs, args.x, args.group)
+        lines = against_setting(reports, args.x, args.group)
     else:
-        lines = along_stream(args.runs, args.labels)
-    score, _ = main_score(load_report(args.runs[0])['report'])
+        lines = along_stream(reports, args.labels)
+    score, _ = main_score(reports[0][1])
     draw(lines, args.x or 'visit', args.out,
          'mIoU (%)' if score == 'mIoU' else score)
     print(f'wrote {args.out}')

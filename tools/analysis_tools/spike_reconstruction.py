@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from mmext.spike import (PRESETS, SpikeCamera, interval, light_from_frames,
-                         playback, to_uint8, video_frames, window_start,
-                         write_picture)
+                         picture_errors, playback, to_uint8, video_frames,
+                         window_start, write_picture)
 from mmext.spike.preview import with_title
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError, run_tool
@@ -66,24 +66,11 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def errors(picture: np.ndarray, light: np.ndarray) -> Dict[str, float]:
-    """Differences of a rebuilt picture, both from 0 to 1."""
-    difference = picture.astype(np.float64) - light
-    mse = float((difference**2).mean())
-    return dict(
-        mae=float(np.abs(difference).mean()),
-        psnr=float(-10 * np.log10(max(mse, 1e-10))))
-
-
-def _rate_scale(camera: SpikeCamera) -> float:
-    return camera.threshold / camera.gain
-
-
 def measure(frames: List[np.ndarray], preset: str, ticks: int,
             halves: List[int], seed: int) -> List[dict]:
     """Mean errors of both methods, for each half window."""
     camera = SpikeCamera.from_preset(preset, seed=seed, saturation='clip')
-    scale, reach = _rate_scale(camera), max(halves)
+    reach = max(halves)
     length = 2 * reach + 1
     light = light_from_frames(frames, ticks, lead=reach, tail=length)
     # Tick k shows what was gathered up to its end, so the frame at tick k is
@@ -95,9 +82,10 @@ def measure(frames: List[np.ndarray], preset: str, ticks: int,
         truth = frame / 255
         for half in halves:
             for method in (playback, interval):
-                rate = method(spikes, reach, half) * scale
-                sums.setdefault((method.__name__, half),
-                                []).append(errors(np.clip(rate, 0, 1), truth))
+                rate = method(spikes, reach, half) * camera.grey_per_rate
+                sums.setdefault(
+                    (method.__name__, half),
+                    []).append(picture_errors(np.clip(rate, 0, 1), truth))
     return [
         dict(
             camera=preset,
@@ -146,7 +134,7 @@ def draw(frames: List[np.ndarray], rows: List[dict],
             title = (f'{method.__name__}, w = {row["half_window"]}, '
                      f'{row["psnr"]:.1f} dB')
             cells.append(
-                with_title(to_uint8(rate * _rate_scale(camera)), title))
+                with_title(to_uint8(rate * camera.grey_per_rate), title))
         lines.append(np.hstack(cells))
     return np.vstack(lines)
 

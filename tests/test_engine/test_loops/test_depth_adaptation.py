@@ -176,7 +176,7 @@ def test_missing_data_and_source_are_explained(tmp_path, monkeypatch):
              ['DrivingStereo', 'depth-map-half-size', 'stage1_kitti',
               'StreetWorldDepthDataset']),
             ('streetworld_depth',
-             ['tools/train_bicross.py', 'stage3/epoch_20.pth'])):
+             ['tools/train_bicross.py', 'stage3/epoch_10.pth'])):
         cfg = Config.fromfile(str(CONFIGS / f'{name}.py'))
         with pytest.raises(UserError) as caught:
             preflight(cfg, 'train')

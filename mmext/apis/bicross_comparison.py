@@ -1,0 +1,213 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Train what BiCross is compared with, and test all of it on the target."""
+import json
+import os.path as osp
+import time
+from pathlib import Path
+from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
+
+from mmengine.config import Config
+from mmengine.logging import print_log
+
+from mmext.utils.comparison import (RunFolder, mean_of, option_arguments,
+                                    run_digest, std_of)
+from mmext.utils.config_io import load_config, merge_options
+from mmext.utils.io import write_json
+from mmext.utils.preflight import preflight
+from mmext.utils.user_error import UserError
+
+
+class Stage(NamedTuple):
+    """One training: a config with settings, and the one it starts from.
+
+    Args:
+        kind (str): ``'stage1'`` (from scratch), ``'stage2'`` or
+            ``'stage3'``.
+        config (str): The config.
+        options (dict): Settings to override in it. Defaults to {}.
+        variant (str): Name of the settings, part of the folder's name.
+            Defaults to ''.
+        source (Stage, optional): What it starts from. Defaults to None.
+    """
+
+    kind: str
+    config: str
+    options: dict = {}
+    variant: str = ''
+    source: Optional['Stage'] = None
+
+    @property
+    def name(self) -> str:
+        """str: Name of its folder."""
+        stem = Path(self.config).stem
+        return f'{stem}-{self.variant}' if self.variant else stem
+
+    def load(self, seed: Optional[int] = None) -> Config:
+        """The config as a run with this seed has it."""
+        cfg = load_config(self.config)
+        merge_options(cfg, self.all_options(seed))
+        return cfg
+
+    def all_options(self, seed: Optional[int]) -> dict:
+        """The settings of a run."""
+        options = dict(self.options)
+        if seed is not None:
+            options['randomness.seed'] = seed
+        return options
+
+    def chain(self) -> List['Stage']:
+        """All that must be trained for it, in order."""
+        return [*(self.source.chain() if self.source else []), self]
+
+
+def check_stages(rows: Dict[str, Stage]) -> None:
+    """Refuse what cannot run before the first run takes its hour.
+
+    Args:
+        rows (dict[str, Stage]): Label of each row, and its last stage.
+
+    Raises:
+        UserError: If a config cannot be read or run, or two trainings would
+            share a folder.
+    """
+    known: Dict[str, Stage] = {}
+    for row in rows.values():
+        for stage in row.chain():
+            if known.setdefault(stage.name, stage) != stage:
+                raise UserError(
+                    f'{stage.config} and {known[stage.name].config} with '
+                    f'other settings would both write to {stage.name}. '
+                    'Rename one, or the variant.')
+    for stage in known.values():
+        cfg = stage.load()
+        # what it starts from is yet to be trained
+        cfg.load_from = None
+        if 'teacher_ckpt' in cfg.model:
+            cfg.model.teacher_ckpt = None
+        preflight(cfg, 'train')
+        preflight(cfg, 'test')
+
+
+class BiCrossComparison:
+    """Runs of a comparison, below one folder, ``STAGE/seedSEED`` each.
+
+    Every stage is trained by ``tools/train_bicross.py`` once and serves all
+    rows that start from it; every row is tested by ``tools/test.py``. What
+    is finished is reused, what was interrupted goes on.
+
+    Args:
+        root (Path): The folder.
+        seeds (Sequence[int]): Seeds of all rows.
+        say (Callable): Gets a line for each run. Defaults to mmengine's
+            ``print_log``.
+    """
+
+    def __init__(self,
+                 root: Path,
+                 seeds: Sequence[int],
+                 say: Callable[[str], None] = print_log) -> None:
+        self.root = root
+        self.seeds = list(seeds)
+        self.say = say
+
+    def _folder(self, stage: Stage, seed: int, report: str) -> RunFolder:
+        """Its folder; the mark covers all stages before it."""
+        digest = '-'.join(
+            run_digest(part.load(seed), seed) for part in stage.chain())
+        return RunFolder(self.root / stage.name / f'seed{seed}', digest,
+                         report)
+
+    def train(self, stage: Stage, seed: int) -> dict:
+        """Train a stage and those before it, or reuse them.
+
+        Args:
+            stage (Stage): The stage.
+            seed (int): Its seed.
+
+        Returns:
+            dict: ``checkpoint`` and the ``minutes`` it took alone.
+        """
+        begin = self.train(stage.source, seed) if stage.source else None
+        folder = self._folder(stage, seed, 'trained.json')
+        if folder.finished:
+            found = json.loads(folder.report.read_text())
+            if osp.isfile(found['checkpoint']):
+                return found
+        resume = ['--resume'] if folder.known else []
+        folder.start()
+        (folder.path / 'tested.json').unlink(missing_ok=True)
+        self.say(f'training {folder.path}')
+        source = ['--checkpoint', begin['checkpoint']] if begin else []
+        started = time.monotonic()
+        folder.run('train_bicross', [
+            f'--{stage.kind}', stage.config, *source, *resume, '--work-dir',
+            folder.path, '--cfg-options',
+            *option_arguments(stage.all_options(seed))
+        ], 'log.txt')
+        note = json.loads(
+            (folder.path / stage.kind / 'finished.json').read_text())
+        result = dict(
+            checkpoint=osp.abspath(note['checkpoint']),
+            minutes=(time.monotonic() - started) / 60,
+            resumed=bool(resume))
+        write_json(folder.report, result)
+        return result
+
+    def test(self, stage: Stage, seed: int) -> Dict[str, float]:
+        """Scores of a trained stage on the test set of its config."""
+        trained = self.train(stage, seed)
+        folder = self._folder(stage, seed, 'tested.json')
+        if not folder.finished:
+            (folder.path / 'test').mkdir(exist_ok=True)
+            scores = folder.path / 'test' / 'metrics.json'
+            folder.run('test', [
+                stage.config, trained['checkpoint'], '--work-dir',
+                folder.path / 'test', '--out', scores, '--cfg-options',
+                *option_arguments(stage.all_options(seed))
+            ], 'test/log.txt')
+            write_json(folder.report, json.loads(scores.read_text()))
+        return json.loads(folder.report.read_text())
+
+    def run(self, stage: Stage) -> dict:
+        """Train and test all seeds of a row.
+
+        Args:
+            stage (Stage): Its last stage.
+
+        Returns:
+            dict: ``mean`` and ``std`` of each score, all ``runs``, and the
+            ``minutes`` of all its stages, the mean over the seeds.
+        """
+        runs = [dict(self.test(stage, seed), seed=seed) for seed in self.seeds]
+        minutes = [
+            sum(self.train(part, seed)['minutes'] for part in stage.chain())
+            for seed in self.seeds
+        ]
+        scores = sorted(set(runs[0]) - {'seed'})
+        return dict(
+            config=stage.config,
+            options=stage.options,
+            stages=[part.name for part in stage.chain()],
+            mean={key: mean_of(run[key] for run in runs)
+                  for key in scores},
+            std={key: std_of(run[key] for run in runs)
+                 for key in scores},
+            minutes=mean_of(minutes),
+            runs=runs)
+
+
+def gap_closed(score: float, baseline: float, bound: float) -> Optional[float]:
+    """Share of the way from a baseline to a bound that a score has gone.
+
+    Args:
+        score (float): The score; more or less may be better.
+        baseline (float): Score of the baseline.
+        bound (float): Score of the bound.
+
+    Returns:
+        float or None: 0 at the baseline and 1 at the bound; None where both
+        are equal.
+    """
+    if baseline == bound:
+        return None
+    return (baseline - score) / (baseline - bound)

@@ -1,0 +1,214 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Compare BiCross with its parts, a baseline and the supervised bound.
+
+Everything is trained with several seeds by ``tools/train_bicross.py`` and
+scored on the target by ``tools/test.py``. A stage that several rows start
+from is trained once. Finished runs are reused, an interrupted one goes on:
+give the same command again. ::
+
+    python tools/analysis_tools/compare_bicross.py \
+        configs/bicross/bicross_streetworld.py \
+        --baseline configs/bicross/pre-src_streetworld.py \
+        --bound configs/bicross/supervised_streetworld.py \
+        --parts configs/bicross/{ugmt,glfa}_streetworld.py \
+        --seeds 0 1 2 --work-dir work_dirs/bicross_evidence
+
+The config names its stages (``stages``), as for ``train_bicross.py``. Stage 2
+is a row, too (MonoCross). ``--variant NAME stage3.KEY=VALUE ...`` adds the
+config with these settings; those of ``stage2.`` train a stage 2 of their own,
+which is a row, too::
+
+        --variant q25 stage3.model.scp.threshold.q=0.25 \
+        --variant ckd0 stage2.model.ckd.weight=0
+
+Nothing is chosen here, so that the labels of the target only score. The work
+directory gets ``report.md`` and ``report.json``, also after every finished
+row; a run is in ``CONFIG[-VARIANT]/seedSEED``.
+"""
+import argparse
+from functools import partial
+from pathlib import Path
+from typing import Dict, List, Optional
+
+from mmengine.logging import MMLogger
+
+from mmext.apis.bicross_comparison import (BiCrossComparison, Stage,
+                                           check_stages, gap_closed)
+from mmext.utils.comparison import markdown_table, number
+from mmext.utils.config_io import (CfgOptions, NamedOptions, find_config,
+                                   load_config)
+from mmext.utils.io import atomic_write, write_json
+from mmext.utils.user_error import UserError, run_tool
+
+STAGES = ('stage1', 'stage2', 'stage3')
+BASELINE, MONOCROSS, BICROSS, BOUND = ('Pre_src', 'MonoCross', 'BiCross',
+                                       'Supervised')
+
+
+def parse_args(argv=None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Train BiCross and what it is compared with, and write '
+        'one table; the same command again goes on')
+    parser.add_argument('config', help='stage 3, with the stages before it')
+    parser.add_argument(
+        '--baseline', help='config of spikes of the source alone')
+    parser.add_argument(
+        '--bound', help='config of labelled spikes of the target')
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        default=[],
+        help='configs that start from stage 2 as well')
+    parser.add_argument(
+        '--variant',
+        nargs='+',
+        action=NamedOptions,
+        default={},
+        metavar=('NAME', 'STAGE.KEY=VALUE'),
+        help='also compare the config with these settings')
+    parser.add_argument(
+        '--seeds', nargs='+', type=int, default=[0], help='seeds of all rows')
+    parser.add_argument(
+        '--metrics',
+        nargs='+',
+        default=['abs_rel', 'rmse', 'd1'],
+        help='scores of the table; the first one tells how much of the gap '
+        'is closed. Default: abs_rel rmse d1')
+    parser.add_argument(
+        '--work-dir',
+        default='work_dirs/compare_bicross',
+        help='folder of the runs and of the report')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        default={},
+        help='settings to override in every config, as key=value')
+    args = parser.parse_args(argv)
+    if len(set(args.seeds)) < len(args.seeds):
+        parser.error(f'--seeds names one twice: {args.seeds}')
+    return args
+
+
+def stage_paths(config: str) -> Dict[str, str]:
+    """The configs of the stages before stage 3, and of stage 3.
+
+    Raises:
+        UserError: If the config does not name all three.
+    """
+    named = load_config(config).get('stages') or {}
+    if set(named) != set(STAGES):
+        raise UserError(
+            f'{config} does not name its stages. Expected stages=dict('
+            "stage1='A.py', stage2='B.py', stage3='C.py') in it, got "
+            f'{sorted(named)}.')
+    folder = find_config(config).parent
+    return {
+        stage: str(folder / path) if (folder / path).is_file() else path
+        for stage, path in named.items()
+    }
+
+
+def chain_of(paths: Dict[str, str], common: dict, variant: str,
+             own: dict) -> List[Stage]:
+    """The three stages with settings; those of a stage mark the later ones.
+
+    Raises:
+        UserError: If a setting does not name its stage.
+    """
+    wrong = [key for key in own if key.split('.')[0] not in STAGES]
+    if wrong:
+        raise UserError(
+            f'--variant {variant}: {wrong[0]} belongs to no stage. Put '
+            f'stage1., stage2. or stage3. in front of it.')
+    chain: List[Stage] = []
+    mark = ''
+    for name in STAGES:
+        mine = {
+            key[len(name) + 1:]: value
+            for key, value in own.items() if key.startswith(f'{name}.')
+        }
+        mark = variant if mine else mark
+        chain.append(
+            Stage(name, paths[name], dict(common, **mine), mark,
+                  chain[-1] if chain else None))
+    return chain
+
+
+def rows_of(args: argparse.Namespace) -> Dict[str, Stage]:
+    """Label of each row, and its last stage."""
+    paths = stage_paths(args.config)
+    common = args.cfg_options
+    _, second, third = chain_of(paths, common, '', {})
+    rows = {}
+    if args.baseline:
+        rows[BASELINE] = Stage('stage1', args.baseline, common)
+    rows[MONOCROSS] = second
+    for config in args.parts:
+        part = Stage('stage3', config, common, source=second)
+        rows[part.name] = part
+    rows[BICROSS] = third
+    for name, own in args.variant.items():
+        _, middle, last = chain_of(paths, common, name, own)
+        if middle.variant:
+            rows[f'{MONOCROSS}, {name}'] = middle
+        rows[f'{BICROSS}, {name}'] = last
+    if args.bound:
+        rows[BOUND] = Stage('stage1', args.bound, common)
+    return rows
+
+
+def markdown(rows: Dict[str, dict], args: argparse.Namespace) -> str:
+    """The table."""
+    first = args.metrics[0]
+    ends = [rows[end]['mean'] for end in (BASELINE, BOUND) if end in rows]
+    both = len(ends) == 2
+    lines = []
+    for label, row in rows.items():
+        cells = []
+        for metric in args.metrics:
+            if metric not in row['mean']:
+                raise UserError(
+                    f'{label} was not scored by {metric!r}. Choose --metrics '
+                    f'among {", ".join(sorted(row["mean"]))}.')
+            cells.append(_cell(row, metric))
+        closed: Optional[float] = None
+        if both:
+            closed = gap_closed(row['mean'][first],
+                                *(end[first] for end in ends))
+        gap = '-' if closed is None else f'{100 * closed:.0f} %'
+        lines.append([label, *cells, gap, number(row['minutes'], 0)])
+    head = ['method', *args.metrics, f'gap closed ({first})', 'minutes']
+    note = (f'Seed(s) {", ".join(map(str, args.seeds))}, mean ± standard '
+            'deviation; gap: from the baseline to the bound; minutes: of all '
+            'stages of the row, a seed.')
+    return f'{markdown_table(head, lines)}\n\n{note}\n'
+
+
+def _cell(row: dict, metric: str) -> str:
+    text = number(row['mean'][metric], 4)
+    if len(row['runs']) > 1:
+        text += f' ± {row["std"][metric]:.4f}'
+    return text
+
+
+def main(argv=None) -> None:
+    args = parse_args(argv)
+    root = Path(args.work_dir)
+    # Building a model logs every parameter.
+    MMLogger.get_instance('mmext', log_level='WARNING')
+    stages = rows_of(args)
+    check_stages(stages)
+    comparison = BiCrossComparison(root, args.seeds,
+                                   partial(print, flush=True))
+    rows: Dict[str, dict] = {}
+    for label, stage in stages.items():
+        rows[label] = comparison.run(stage)
+        write_json(root / 'report.json', dict(seeds=args.seeds, rows=rows))
+        atomic_write(root / 'report.md', markdown(rows, args))
+    print(markdown(rows, args))
+    print(f'report: {root}/report.md, {root}/report.json')
+
+
+if __name__ == '__main__':
+    run_tool(main)
