@@ -4,11 +4,11 @@ import os
 import zipfile
 import zlib
 from tokenize import TokenError
-from typing import BinaryIO, Tuple
+from typing import BinaryIO, Optional, Tuple
 
 import numpy as np
 
-from mmext.utils.user_error import BadFileError
+from mmext.utils.user_error import BadFileError, ConfigError
 
 # A cube above this is no window around a label but a damaged header.
 MAX_BYTES = 1 << 33
@@ -76,7 +76,41 @@ def read_content(name: str, file: BinaryIO, shape, fortran: bool,
             f'{expected}. Cut it, or store it as .dat.')
     data = file.read(expected)
     if len(data) != expected:
-        raise BadFileError(f'Expected {expected} bytes of spikes in {name}, '
+        raise BadFileError(f'Expected {expected} bytes of numbers in {name}, '
                            f'but found {len(data)}: it is truncated.')
     return np.frombuffer(data, dtype).reshape(
         shape, order='F' if fortran else 'C')
+
+
+def read_array(name: str, key: Optional[str] = None) -> np.ndarray:
+    """An array of a .npy file, or one of a .npz file.
+
+    Args:
+        name (str): The file, which must exist.
+        key (str, optional): Array of an .npz file, which is needed if it has
+            several. Defaults to None.
+
+    Raises:
+        ConfigError: If there is no such array.
+        BadFileError: If the file is damaged.
+    """
+    try:
+        if not name.lower().endswith('.npz'):
+            with open(name, 'rb') as file:
+                return read_content(name, file, *read_header(file, name))
+        with zipfile.ZipFile(name) as archive:
+            keys = [n[:-4] for n in archive.namelist() if n.endswith('.npy')]
+            if key is None and len(keys) == 1:
+                key = keys[0]
+            if key not in keys:
+                raise ConfigError(
+                    f'Expected one array in {name}, or the name of one as '
+                    f'key, but got {key!r} and the file has {keys}.')
+            with archive.open(f'{key}.npy') as file:
+                return read_content(name, file, *read_header(file, name))
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError,
+            NotImplementedError, RuntimeError) as error:
+        raise BadFileError(
+            f'Cannot read {name}: it is truncated, damaged or no array file '
+            f'({type(error).__name__}: {error}). Write the file again.'
+        ) from error

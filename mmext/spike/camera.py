@@ -150,6 +150,20 @@ class SpikeCamera:
         return None if self._state is None else \
             self._state.level * self.threshold
 
+    @property
+    def grey_per_rate(self) -> float:
+        """float: Grey level, as a share of 255, behind one spike a tick.
+
+        ``theta / eta * full_scale / 255``: times the rate of a rebuilt
+        picture it is the light of a uint8 picture. With a ``full_scale`` of
+        'max' it is known after the first picture.
+        """
+        full = self.full_scale
+        if full == 'max':
+            full = 255. if self._state is None else \
+                self._state.scale.full_scale
+        return self.threshold / self.gain * full / 255
+
     def restart(self) -> None:
         """Forget all light: the next picture meets a fresh camera."""
         self._state = None

@@ -1,19 +1,22 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Depth in PFM files and in 16-bit PNG pictures."""
+"""Depth and disparity in PFM, 16-bit PNG and array files."""
 import os
 import re
 import struct
+from typing import Optional
 
 import cv2
 import numpy as np
 
 from mmext.utils.io import PathLike, atomic_write
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+from .array_files import read_array
 
 # No depth camera is larger; a damaged header may say so.
 MAX_PIXELS = 1 << 28
 _PFM_HEADER = re.compile(
     rb'(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+0-9.eE]{1,32})(?:\r\n|[ \t\r\n])')
+DISPARITY_SUFFIXES = ('.pfm', '.png', '.npy', '.npz')
 _PNG_START = b'\x89PNG\r\n\x1a\n'
 
 
@@ -157,3 +160,47 @@ def write_depth_png(path: PathLike, depth: np.ndarray, scale: float) -> None:
     if not done:
         raise ConfigError(f'Cannot encode depth of {depth.shape} for {path}.')
     atomic_write(path, data.tobytes())
+
+
+def read_disparity(path: PathLike,
+                   scale: float = 256.,
+                   key: Optional[str] = None) -> np.ndarray:
+    """Read the disparity of a rectified stereo pair.
+
+    Args:
+        path (str or PathLike): A .pfm file (Middlebury), 16-bit grey .png
+            (KITTI, DrivingStereo; 0 where it is unknown), .npy or .npz file.
+        scale (float): Stored value of one pixel in a .png file.
+            Defaults to 256.
+        key (str, optional): Array of an .npz file, which is needed if it has
+            several. Defaults to None.
+
+    Returns:
+        np.ndarray: (H, W) float32 pixels, NaN where it is unknown.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        BadFileError: If it is damaged, or holds no disparity.
+        ConfigError: If the file is of another kind, or ``key`` unknown.
+    """
+    name = os.path.expanduser(os.fspath(path))
+    suffix = os.path.splitext(name)[1].lower()
+    if suffix not in DISPARITY_SUFFIXES:
+        raise ConfigError(f'Expected a disparity of {DISPARITY_SUFFIXES}, but '
+                          f'got {name}.')
+    if not os.path.isfile(name):
+        raise MissingFileError(
+            f'Expected a disparity, but there is none at {name}. Correct the '
+            'path; the recipe of the data tells where to get it.')
+    if suffix == '.png':
+        values = read_depth_png(name, scale)
+        values[values == 0] = np.nan
+        return values
+    values = read_pfm(name) if suffix == '.pfm' else read_array(name, key)
+    if values.ndim != 2 or values.dtype.kind not in 'fui':
+        raise BadFileError(
+            f'Expected a disparity (H, W) of numbers in {name}, but found '
+            f'{values.shape} of {values.dtype}.')
+    values = values.astype(np.float32)
+    values[~np.isfinite(values)] = np.nan
+    return values

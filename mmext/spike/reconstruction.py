@@ -4,7 +4,7 @@
 Both estimate the spikes per tick of every pixel, ``eta I / theta``, from 0
 to 1. Multiply by ``theta / eta`` for light.
 """
-from typing import Tuple
+from typing import Dict, Optional, Tuple
 
 import numpy as np
 
@@ -27,6 +27,36 @@ def to_uint8(rate: np.ndarray, truncate: bool = False) -> np.ndarray:
     """
     levels = np.clip(rate * np.float32(255), 0, 255)
     return (levels if truncate else np.rint(levels)).astype(np.uint8)
+
+
+def picture_errors(picture: np.ndarray,
+                   light: np.ndarray,
+                   mask: Optional[np.ndarray] = None) -> Dict[str, float]:
+    """Differences of a rebuilt picture from the light.
+
+    Args:
+        picture (np.ndarray): (H, W) from 0 to 1.
+        light (np.ndarray): (H, W) from 0 to 1.
+        mask (np.ndarray, optional): (H, W) of bool, the pixels to compare.
+            Defaults to None, all.
+
+    Returns:
+        dict[str, float]: ``mae``, the mean absolute difference, and ``psnr``
+        in dB of a peak of 1, at most 100.
+
+    Raises:
+        ConfigError: If there is no pixel to compare.
+    """
+    difference = picture.astype(np.float64) - light
+    if mask is not None:
+        difference = difference[mask]
+    if not difference.size:
+        raise ConfigError('Expected pixels to compare, but there are none. '
+                          'Check the mask.')
+    mse = float((difference**2).mean())
+    return dict(
+        mae=float(np.abs(difference).mean()),
+        psnr=float(-10 * np.log10(max(mse, 1e-10))))
 
 
 def _check_key(spikes: np.ndarray, key: int, half: int) -> None:

@@ -42,6 +42,24 @@ def list_pictures(folder: PathLike) -> List[str]:
     return [os.path.join(name, n) for n in names]
 
 
+def read_picture(path: PathLike) -> np.ndarray:
+    """One picture, (H, W, 3) uint8 B G R.
+
+    Raises:
+        MissingFileError: If there is no such file.
+        BadFileError: If OpenCV cannot read it.
+    """
+    name = os.path.expanduser(os.fspath(path))
+    if not os.path.isfile(name):
+        raise MissingFileError(f'Expected a picture, but there is none at '
+                               f'{name}. Correct the path.')
+    picture = cv2.imread(name, cv2.IMREAD_COLOR)
+    if picture is None:
+        raise BadFileError(f'Cannot decode {name}: it is damaged, or no '
+                           'picture. Delete it, or fetch it again.')
+    return picture
+
+
 def _finish(picture: np.ndarray, size: Optional[Sequence[int]],
             gamma: Optional[float]) -> np.ndarray:
     picture = grey(picture)
@@ -67,11 +85,7 @@ def folder_frames(folder: PathLike,
         np.ndarray: (H, W) uint8, or float32 light with a ``gamma``.
     """
     for path in list_pictures(folder):
-        picture = cv2.imread(path, cv2.IMREAD_COLOR)
-        if picture is None:
-            raise BadFileError(f'Cannot decode {path}: it is damaged, or no '
-                               'picture. Delete it, or fetch it again.')
-        yield _finish(picture, size, gamma)
+        yield _finish(read_picture(path), size, gamma)
 
 
 def video_frames(path: PathLike,
