@@ -115,8 +115,10 @@ class SpikeDepthInferencer(BaseInferencer):
 
     def _channels(self) -> int:
         """Ticks that the network takes."""
-        channels = getattr(self.model.backbone, 'in_channels', 128)
-        if getattr(self.model, 'temporal', None) is not None:
+        # of stages 2 and 3 the config has the estimator in a wrapper
+        model = getattr(self.model, 'estimator', self.model)
+        channels = getattr(model.backbone, 'in_channels', 128)
+        if getattr(model, 'temporal', None) is not None:
             channels = 128
         if channels == 3:
             raise ConfigError(

@@ -76,6 +76,23 @@ def test_recordings(inferencer, tmp_path):
     assert samples[0].pred_depth_map.data.shape == (1, *SIZE)
 
 
+def test_a_stage_3_recipe_without_a_loader(inferencer, tmp_path):
+    # Its pipeline draws streets: the network tells how many ticks it takes.
+    stage3 = config()
+    stage3.test_dataloader = None
+    stage3.model = dict(
+        type='mmext.CrossDomainAdapter', model=stage3.model, warmup_iters=0)
+    weights = inferencer.model.state_dict()
+    torch.save(dict(state_dict=weights), tmp_path / 'weights.pth')
+    wrapped = SpikeDepthInferencer(
+        stage3, str(tmp_path / 'weights.pth'), device='cpu')
+    assert wrapped.length == TICKS
+    spikes = make_frame(0, (32, 64), TICKS)[2]
+    found = wrapped(spikes)['predictions'][0]['depth']
+    expected = inferencer(spikes)['predictions'][0]['depth']
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
 def test_mistakes(inferencer, tmp_path):
     with pytest.raises(BadFileError, match='at least 16 ticks'):
         inferencer(make_frame(0, SIZE, 8)[2])
