@@ -132,10 +132,20 @@ def depth_panel(image: Optional[np.ndarray] = None,
     if not cells:
         raise ConfigError('Expected an image or a depth map to draw, but got '
                           'none.')
-    return _grid(cells, columns)
+    return grid(cells, columns)
 
 
-def _grid(cells: List[Tuple[str, np.ndarray]], columns: int) -> np.ndarray:
+def grid(cells: List[Tuple[str, np.ndarray]], columns: int) -> np.ndarray:
+    """Pictures under their titles, as large as the last one.
+
+    Args:
+        cells (list[tuple[str, np.ndarray]]): Titles and pictures, (H, W) or
+            (H, W, 3) uint8.
+        columns (int): Pictures beside each other.
+
+    Returns:
+        np.ndarray: (H', W', 3) uint8.
+    """
     height, width = cells[-1][1].shape[:2]
     pictures = [
         with_title(
