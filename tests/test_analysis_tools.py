@@ -4,6 +4,8 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
@@ -11,9 +13,16 @@ from mmengine.config import Config
 pytest.importorskip('mmseg')
 
 from mmengine.registry import MODELS  # noqa: E402
+from mmseg.structures import SegDataSample  # noqa: E402
 
+from mmext.engine.loops.adaptation_report import prediction_path  # noqa: E402
+from mmext.registry import DATASETS  # noqa: E402
+from mmext.spike import write_depth_png  # noqa: E402
 from mmext.utils.user_error import UserError  # noqa: E402
+from mmext.visualization import colour_depth  # noqa: E402
 from .data_fixtures import write_acdc, write_foggy_cityscapes  # noqa: E402
+from .depth_runs import (SIZE, SOURCE, SVDP,  # noqa: E402
+                         depth_adaptation_config)
 from .test_datasets.test_weather_train import CONFIG  # noqa: E402
 from .tiny_segmentors import tiny_config  # noqa: E402
 from .tool_fixtures import ROOT, run_tool, tool  # noqa: E402
@@ -62,17 +71,18 @@ def test_compare_adaptation(tmp_path):
 
     plot = tool('analysis_tools/plot_adaptation')
     runs = [tmp_path / 'out' / name / 'seed0' for name in ('source', 'svdp')]
-    lines = plot.along_stream(runs, ['source', 'SVDP'])
+    loaded = plot.load_reports(runs)
+    lines = plot.along_stream(loaded, ['source', 'SVDP'])
     scores = report['methods']['SVDP']['domains']
     assert dict(zip(*lines['SVDP'])) == pytest.approx(
         {f'r1 {name}': value for name, value in scores.items()})
-    lines = plot.against_setting(runs, 'train_cfg.method.mc_passes',
+    lines = plot.against_setting(loaded, 'train_cfg.method.mc_passes',
                                  'train_cfg.method.type')
     assert lines['train_cfg.method.type = mmext.SVDP'][0] == [2]
     plot.draw(lines, 'mc_passes', str(tmp_path / 'curve.png'))
     assert (tmp_path / 'curve.png').stat().st_size > 0
     with pytest.raises(UserError, match='not the work folder'):
-        plot.along_stream([tmp_path], None)
+        plot.load_reports([tmp_path])
 
 
 def test_compare_adaptation_names_the_log_of_a_failure(tmp_path):
@@ -107,14 +117,10 @@ def test_compare_adaptation_of_depth():
     compare = tool('analysis_tools/compare_adaptation')
 
     def summary(name, value, **more):
-        nested = {
-            'rounds': dict(r1=dict(fog={name: value})),
-            'domains': dict(fog=value),
-            name: value
-        }
         return compare.summarise('SVDP', [
-            dict(report=dict(nested, **more), seed=seed, frames=2, oracle=[],
-                 settings={}, seconds_per_frame=0.1) for seed in (0, 1)
+            dict(report=nested(name, value, **more), seed=seed, frames=2,
+                 oracle=[], settings={}, seconds_per_frame=0.1)
+            for seed in (0, 1)
         ])
 
     depth = summary('abs_rel', 0.25, main='abs_rel', digits=4)
@@ -123,6 +129,119 @@ def test_compare_adaptation_of_depth():
     assert '**30.00 ± 0.00**' in compare.markdown(dict(SVDP=classes))
     with pytest.raises(UserError, match='classes with depth'):
         compare.markdown(dict(a=depth, b=classes))
+
+
+def nested(name, value, **more):
+    """Scores of one visit, as a report holds them."""
+    return {
+        'rounds': dict(r1=dict(fog={name: value}, night={name: value})),
+        'domains': dict(fog=value, night=value),
+        name: value,
+        **more
+    }
+
+
+def test_plots_read_each_report_once_and_never_mix(tmp_path, monkeypatch):
+    plot = tool('analysis_tools/plot_adaptation')
+    runs = {
+        'a': nested('abs_rel', 0.25, main='abs_rel', digits=4),
+        'b': nested('abs_rel', 0.5, main='abs_rel', digits=4),
+        'classes': nested('mIoU', 30.),
+        'unscored': nested('mIoU', None)
+    }
+    for name, report in runs.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'adaptation_report.json').write_text(
+            json.dumps(dict(report=report)))
+    read, drawn = [], []
+    load = plot.load_report
+    monkeypatch.setattr(plot, 'load_report',
+                        lambda run: read.append(run.name) or load(run))
+    monkeypatch.setattr(plot, 'draw', lambda *args: drawn.append(args))
+
+    def main(*names):
+        folders = [str(tmp_path / name) for name in names]
+        monkeypatch.setattr('sys.argv', ['x', *folders, '--out', 'x.png'])
+        plot.main()
+
+    main('a', 'b')
+    assert read == ['a', 'b']
+    lines, x, _, unit = drawn[0]
+    assert (x, unit) == ('visit', 'abs_rel')
+    assert lines[str(tmp_path / 'b')] == (['r1 fog', 'r1 night'], [0.5, 0.5])
+    main('classes')
+    assert drawn[1][3] == 'mIoU (%)'
+    with pytest.raises(UserError, match='classes with depth.*abs_rel.*mIoU'):
+        main('a', 'classes')
+    with pytest.raises(UserError, match='no labels'):
+        main('a', 'unscored')
+    assert len(drawn) == 2
+
+
+def test_sheet_of_depth(tmp_path, monkeypatch):
+    """Spikes by playback, truth and every method, of both weathers."""
+    compare = tool('analysis_tools/compare_adaptation')
+    monkeypatch.syspath_prepend(str(ROOT / 'tools' / 'analysis_tools'))
+    configs = []
+    for name, method in (('svdp', SVDP), ('source', SOURCE)):
+        cfg = depth_adaptation_config(tmp_path, method, tmp_path / 'cache')
+        configs.append(str(tmp_path / f'{name}.py'))
+        cfg.dump(configs[-1])
+    init_scope()
+    stream = DATASETS.build(cfg.train_dataloader.dataset)
+
+    def run_one(config, seed, path, options):
+        assert options['train_cfg.save_predictions']
+        for k in range(len(stream)):
+            file = Path(prediction_path(
+                str(path), stream.visit_at(k),
+                stream.get_data_info(k)['img_path']))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_depth_png(file, np.full(SIZE, 10.), 256.)
+        return dict(
+            report=nested('abs_rel', 0.25, main='abs_rel', digits=4),
+            method=Path(config).stem, seed=seed, frames=4, oracle=[],
+            settings={}, seconds_per_frame=0.1)
+
+    monkeypatch.setattr(compare, 'run_one', run_one)
+    monkeypatch.setattr('sys.argv', [
+        'x', *configs, '--sheet', '--work-dir', str(tmp_path / 'out')
+    ])
+    compare.main()
+    sheet = cv2.imread(str(tmp_path / 'out' / 'contact_sheet.png'))
+    # spikes, truth and two methods; a title of 18 pixels above each
+    assert sheet.shape == (2 * (128 + 18), 4 * 256, 3)
+    spikes, truth, first, second = np.split(sheet[18:146], 4, axis=1)
+    assert (spikes == spikes[..., :1]).all() and spikes.std() > 5
+    assert len(np.unique(truth.reshape(-1, 3), axis=0)) > 10
+    expected = colour_depth(np.full(SIZE, 10.))[0, 0]
+    assert (first == expected).all() and (second == expected).all()
+
+
+def test_sheet_of_cropped_images(tmp_path):
+    """The largest plain view is pasted where the crop was taken."""
+    sheet = tool('analysis_tools/contact_sheet')
+    meta = dict(ori_shape=(12, 20), crop_box=(4, 2, 8, 16))
+    views = [(4, False, 50), (8, False, 100), (8, True, 200)]
+    stream = [
+        dict(
+            inputs=[
+                torch.full((3, size, 2 * size), level, dtype=torch.uint8)
+                for size, _, level in views
+            ],
+            data_samples=[
+                SegDataSample(metainfo=dict(meta, flip=flip))
+                for _, flip, _ in views
+            ])
+    ]
+    path = str(tmp_path / 'depth.png')
+    write_depth_png(path, np.full((12, 20), 5.), 256.)
+    image, maps = sheet.depth_pictures(stream, 0, dict(SVDP=path), max_depth=5)
+    assert image.shape == (12, 20, 3) and set(maps) == {'SVDP'}
+    assert (image[4:, 2:18] == 100).all()
+    assert image.sum() == 100 * 8 * 16 * 3
+    assert (maps['SVDP'] == colour_depth(np.full((12, 20), 5.),
+                                         max_depth=5)).all()
 
 
 @pytest.mark.stack_subset

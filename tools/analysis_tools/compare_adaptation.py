@@ -37,7 +37,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--sheet',
         action='store_true',
-        help='also write contact_sheet.png from one frame of every domain')
+        help='also write contact_sheet.png from one frame of every domain: '
+        'what was seen, the truth and every prediction')
     parser.add_argument(
         '--cfg-options',
         nargs='+',

@@ -13,6 +13,27 @@ from mmext.registry import HOOKS, register_depth
 from mmext.utils.user_error import ConfigError
 
 
+def input_picture(inputs: Any, index: int, key: str = 'spike') -> np.ndarray:
+    """One input of a depth estimator as its visualizer wants it.
+
+    Args:
+        inputs (Tensor | Sequence[Tensor] | Mapping): Of a batch, (3, H, W)
+            in OpenCV's order of channels or (T, H, W) spikes each.
+        index (int): Which one.
+        key (str): Which of several modalities. Defaults to 'spike'.
+
+    Returns:
+        np.ndarray: (H, W, 3) R G B, or the spikes.
+    """
+    while isinstance(inputs, Mapping):
+        inputs = inputs.get(key, next(iter(inputs.values())))
+    one = torch.as_tensor(inputs[index]).detach().cpu().numpy()
+    if len(one) != 3:
+        return one
+    # loaded by OpenCV: B G R
+    return np.ascontiguousarray(one[::-1].transpose(1, 2, 0))
+
+
 @register_depth(HOOKS)
 class DepthVisualizationHook(Hook):
     """Draw what a depth estimator saw and what it predicted.
@@ -88,18 +109,8 @@ class DepthVisualizationHook(Hook):
             'img_path') or 'frame'
         runner.visualizer.add_datasample(
             f'{lead}_{osp.splitext(osp.basename(path))[0]}',
-            self._image(data_batch['inputs'], index),
+            input_picture(data_batch['inputs'], index, self.input_key),
             data_sample=sample,
             show=self.show,
             wait_time=self.wait_time,
             step=step)
-
-    def _image(self, inputs: Any, index: int) -> np.ndarray:
-        """One input as the visualizer wants it: R G B, or spikes."""
-        while isinstance(inputs, Mapping):
-            inputs = inputs.get(self.input_key, next(iter(inputs.values())))
-        one = torch.as_tensor(inputs[index]).detach().cpu().numpy()
-        if len(one) != 3:
-            return one
-        # loaded by OpenCV: B G R
-        return np.ascontiguousarray(one[::-1].transpose(1, 2, 0))
