@@ -11,7 +11,7 @@ from mmengine.logging import print_log
 
 from mmext.utils.comparison import (RunFolder, mean_of, option_arguments,
                                     run_digest, std_of)
-from mmext.utils.config_io import load_config, merge_options
+from mmext.utils.config_io import check_options, load_config, merge_options
 from mmext.utils.io import write_json
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError
@@ -79,6 +79,7 @@ def check_stages(rows: Dict[str, Stage]) -> None:
                     f'other settings would both write to {stage.name}. '
                     'Rename one, or the variant.')
     for stage in known.values():
+        check_options(stage.config, stage.options)
         cfg = stage.load()
         # what it starts from is yet to be trained
         cfg.load_from = None

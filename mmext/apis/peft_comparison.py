@@ -12,7 +12,7 @@ from mmext.models.adapters import save_adapter
 from mmext.models.adapters.report import adapter_report
 from mmext.utils.comparison import (RunError, RunFolder, mean_of,
                                     option_arguments, run_digest, std_of)
-from mmext.utils.config_io import load_config, merge_options
+from mmext.utils.config_io import check_options, load_config, merge_options
 from mmext.utils.config_paths import checkpoints, find_checkpoint
 from mmext.utils.io import write_json
 from mmext.utils.launch import is_tuned
@@ -65,6 +65,7 @@ def check_method(method: Method, chooses: bool) -> None:
             settings, has no ``MoSAModel``, or its data or weights are
             missing.
     """
+    check_options(method.config, method.options)
     cfg = method.load()
     if not is_tuned(cfg.get('model')):
         raise UserError(

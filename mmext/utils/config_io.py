@@ -187,6 +187,25 @@ def merge_options(cfg: Config, options: Optional[dict]) -> List[str]:
     return new
 
 
+def check_options(config: str, options: Optional[dict]) -> None:
+    """Refuse settings of a long comparison that would change nothing.
+
+    Args:
+        config (str): A config.
+        options (dict, optional): Dotted keys and values.
+
+    Raises:
+        UserError: If the first part of a key is not in the config.
+    """
+    cfg = load_config(config)
+    known = {key: cfg[key] for key in cfg}
+    new = merge_options(cfg, options)
+    if new:
+        near = _nearest(new[0].split('.')[0], known)
+        raise UserError(f'{new[0]} is not in {config}, so that it would '
+                        f'change nothing.{near}')
+
+
 def _nearest(name: str, known: Dict[str, object]) -> str:
     near = get_close_matches(name, known, n=3, cutoff=0.5)
     return f' Did you mean {", ".join(near)}?' if near else ''
