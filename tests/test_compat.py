@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader, _load_checkpoint
 
 import mmext
 from mmext import compat
+from mmext.utils import versions
 from mmext.utils.io import CheckpointError, UnsafeCheckpointError, atomic_save
 from tests.processes import run, run_distributed, run_python
 
@@ -38,9 +39,10 @@ def _bomb(folder: Path) -> Path:
     return folder / 'b.pth'
 
 
-def _fake_versions(monkeypatch, **versions):
-    versions = {name.replace('_', '-'): v for name, v in versions.items()}
-    monkeypatch.setattr(compat, '_version', versions.get)
+def _fake_versions(monkeypatch, **found):
+    given = {name.replace('_', '-'): v for name, v in found.items()}
+    for module in (compat, versions):
+        monkeypatch.setattr(module, 'installed_version', given.get)
 
 
 def test_version_guard_accepts_either_stack(monkeypatch):
@@ -89,12 +91,12 @@ def test_version_outside_the_range_is_an_error_with_the_remedy(
 def test_version_ranges_are_those_of_setup_cfg():
     setup = configparser.ConfigParser()
     setup.read(ROOT / 'setup.cfg')
-    for extra, ranges in (('onedl', compat.ONEDL), ('openmmlab',
-                                                    compat.OPENMMLAB)):
+    for extra, ranges in (('onedl', versions.ONEDL), ('openmmlab',
+                                                      versions.OPENMMLAB)):
         lines = setup['options.extras_require'][extra].split()
         for name, (low, high) in ranges.items():
             assert f'{name}>={low},<{high}' in lines
-    assert f'torch>={compat._TORCH[0]}' in \
+    assert f'torch>={versions._TORCH[0]}' in \
         setup['options']['install_requires'].split()
 
 
