@@ -17,7 +17,7 @@ from mmpretrain.registry import TRANSFORMS
 from mmpretrain.structures import DataSample
 
 from mmext.evaluation.certified_report import eps_name
-from mmext.models.classification.certification import CertifyOptions
+from mmext.models.classification.certify_options import CertifyOptions
 from mmext.registry import INFERENCERS
 from mmext.utils.config_io import load_config
 from mmext.utils.user_error import MissingFileError, UserError

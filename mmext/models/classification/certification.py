@@ -3,7 +3,6 @@
 import logging
 import math
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
 from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
                     Tuple)
 
@@ -15,102 +14,10 @@ from torch import Tensor
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import autoattack, pgd_attack
 from ..lipschitz.bounds import Bounds, CertificationError, check_certifiable
-from ..lipschitz.boxes import check_eps, warn_large_eps
 from ..lipschitz.certificates import worst_margin
-from ..lipschitz.certifier import METHODS, Certifier, Residual
+from ..lipschitz.certifier import Certifier, Residual
 from ..lipschitz.p_norm import distance_modules, p_norm
-
-
-@dataclass(frozen=True)
-class CertifyOptions:
-    """``test_cfg=dict(certify=dict(...))`` of a certified classifier.
-
-    Args:
-        eps (float | Sequence[float]): Radii in pixel units of images in
-            [0, 1], such as ``[2 / 255, 8 / 255]``; all in one pass.
-        method (str): ``'interval'`` propagates the box through every layer;
-            ``'lipschitz'`` uses the margin alone (for a ``BoundMLPHead``: the
-            features plus and minus eps). Defaults to ``'interval'``.
-        clamp (bool): Leave out of the box what no image in [0, 1] can be;
-            intervals only. Defaults to True.
-        sound_rounding (bool): Count the rounding errors of float32.
-            Defaults to True.
-        radius (bool): Add a radius without regard to the true label.
-            Defaults to True.
-        radius_steps (int, optional): Halvings by which intervals refine the
-            radius, a propagation each. Defaults to None: 0 where half the
-            margin is a radius, 10 where it is not.
-        attack (dict, optional): Also attack at every radius: options of
-            :func:`~mmext.models.lipschitz.attacks.pgd_attack` (``steps``,
-            ``restarts``, ``loss``, ``step_size`` as a part of eps), ``seed``,
-            and ``surrogate_p``, the exponent that gradients are taken at; or
-            ``dict(type='autoattack', version='standard', seed=0)``.
-            Defaults to None.
-        pixel_range (float): What white is in the images that the data
-            preprocessor gets. Defaults to 255.
-        force_inf (bool): Certify the network at p = inf even if its
-            checkpoint was saved, or it stands, at a finite p. Sound, but its
-            running means belong to another network, so that the numbers mean
-            little; warns. Defaults to False.
-    """
-
-    eps: Tuple[float, ...]
-    method: str = 'interval'
-    clamp: bool = True
-    sound_rounding: bool = True
-    radius: bool = True
-    radius_steps: Optional[int] = None
-    attack: Optional[dict] = None
-    pixel_range: float = 255.
-    force_inf: bool = False
-
-    @classmethod
-    def from_cfg(cls, cfg: Optional[dict]) -> Optional['CertifyOptions']:
-        """Read ``test_cfg``.
-
-        Raises:
-            ConfigError: For options that do not exist.
-            ValueError: For radii that are not in pixel units.
-        """
-        cfg = (cfg or {}).get('certify')
-        if cfg is None:
-            return None
-        known = [field.name for field in fields(cls)]
-        unknown = sorted(set(cfg) - set(known))
-        if unknown or 'eps' not in cfg:
-            raise ConfigError('test_cfg.certify needs eps, and may have '
-                              f'{", ".join(known[1:])}, but got {dict(cfg)}.')
-        options = dict(cfg)
-        eps = options.pop('eps')
-        eps = tuple(eps) if isinstance(eps, Sequence) else (eps, )
-        check_eps(eps)
-        warn_large_eps(eps)
-        if not eps:
-            raise ConfigError('test_cfg.certify.eps is empty: give at least '
-                              'one radius, such as 8/255.')
-        self = cls(tuple(float(e) for e in eps), **options)
-        self._check()
-        return self
-
-    def _check(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigError(f'method is one of {METHODS}, but got '
-                              f'{self.method!r}.')
-        if self.attack is not None:
-            kind = self.attack.get('type', 'pgd')
-            if kind not in ATTACK_OPTIONS:
-                raise ConfigError(f'attack.type is one of '
-                                  f'{list(ATTACK_OPTIONS)}, but got {kind!r}.')
-            unknown = set(self.attack) - ATTACK_OPTIONS[kind] - {'type'}
-            if unknown:
-                raise ConfigError(f'An attack of type {kind!r} takes '
-                                  f'{sorted(ATTACK_OPTIONS[kind])}, but got '
-                                  f'{sorted(unknown)}.')
-
-
-ATTACK_OPTIONS = dict(
-    pgd={'steps', 'restarts', 'loss', 'step_size', 'seed', 'surrogate_p'},
-    autoattack={'version', 'seed'})
+from .certify_options import CertifyOptions
 
 
 def normalisation(preprocessor: nn.Module,

@@ -21,8 +21,8 @@ from ..lipschitz.ensemble import (FittedWeights, average, fit_weights,
                                   majority, simplex_weights, unanimous)
 from ..lipschitz.ensemble_certifier import EnsembleCertifier
 from ..lipschitz.p_norm import set_p
-from .certification import (CertifiedPredictions, CertifyOptions,
-                            normalisation, true_labels)
+from .certification import CertifiedPredictions, normalisation, true_labels
+from .certify_options import CertifyOptions
 from .lip_heads import hard_labels
 from .lipschitz_classifier import LipschitzClassifier
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from mmext.registry import MODELS
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.certifier import Certifier
-from .certification import CertifiedPredictions, CertifyOptions, normalisation
+from .certification import CertifiedPredictions, normalisation
+from .certify_options import CertifyOptions
 from .lip_backbones import LipBackbone
 from .lip_heads import RobustHead
 

@@ -20,7 +20,7 @@ import importlib
 import math
 import os
 from types import ModuleType
-from typing import Optional, Sequence, Tuple, Union
+from typing import Optional, Tuple
 
 import torch
 from torch import Tensor
@@ -28,13 +28,12 @@ from torch.autograd.function import once_differentiable
 
 from mmext.utils.user_error import ConfigError
 from . import cpp_backend, reference
-from .geometry import Geometry, Pair
+from .geometry import Geometry
+from .operator_checks import (IntOrPair, check_box, check_linear, check_p,
+                              conv_geometry, prepare)
 
 BACKENDS = ('auto', 'reference', 'cpp', 'triton')
 BACKEND_VARIABLE = 'MMEXT_LP_BACKEND'
-IntOrPair = Union[int, Sequence[int]]
-
-_HALF = (torch.float16, torch.bfloat16)
 
 
 def lp_distance(x: Tensor,
@@ -80,8 +79,8 @@ def lp_distance(x: Tensor,
         tensor([[3.],
                 [5.]])
     """
-    x, weight = _prepare(x, weight)
-    _check_linear(x, weight, groups)
+    x, weight = prepare(x, weight)
+    check_linear(x, weight, groups)
     geometry = Geometry(groups=groups)
     y = _distance(
         x.reshape(-1 if x.numel() else math.prod(x.shape[:-1]), x.shape[-1], 1,
@@ -128,8 +127,8 @@ def lp_distance_conv2d(x: Tensor,
         >>> lp_distance_conv2d(x, w, 8., stride=2, padding=2).shape
         torch.Size([8, 6, 16, 16])
     """
-    x, weight = _prepare(x, weight)
-    geometry = _conv_geometry(x, weight, stride, padding, dilation, groups)
+    x, weight = prepare(x, weight)
+    geometry = conv_geometry(x, weight, stride, padding, dilation, groups)
     return _distance(x, weight, p, geometry, backend, deterministic)
 
 
@@ -159,10 +158,10 @@ def inf_distance_bounds(lower: Tensor,
     Raises:
         ConfigError: If shapes, dtypes or the backend do not fit.
     """
-    (lower, weight), (upper, _) = (_prepare(lower,
-                                            weight), _prepare(upper, weight))
-    _check_linear(lower, weight, groups)
-    _check_box(lower, upper)
+    (lower, weight), (upper, _) = (prepare(lower,
+                                           weight), prepare(upper, weight))
+    check_linear(lower, weight, groups)
+    check_box(lower, upper)
     shape = (math.prod(lower.shape[:-1]), lower.shape[-1], 1, 1)
     out = _bounds(
         lower.reshape(shape), upper.reshape(shape), weight[..., None, None],
@@ -199,10 +198,10 @@ def inf_distance_bounds_conv2d(lower: Tensor,
     Raises:
         ConfigError: If shapes, dtypes or the backend do not fit.
     """
-    (lower, weight), (upper, _) = (_prepare(lower,
-                                            weight), _prepare(upper, weight))
-    geometry = _conv_geometry(lower, weight, stride, padding, dilation, groups)
-    _check_box(lower, upper)
+    (lower, weight), (upper, _) = (prepare(lower,
+                                           weight), prepare(upper, weight))
+    geometry = conv_geometry(lower, weight, stride, padding, dilation, groups)
+    check_box(lower, upper)
     return _bounds(lower, upper, weight, geometry, backend)
 
 
@@ -330,110 +329,3 @@ def _module(name: str) -> ModuleType:
         # Imported only when asked for, as Triton may be missing.
         return importlib.import_module('.triton_backend', __package__)
     return cpp_backend if name == 'cpp' else reference
-
-
-def check_p(p: float) -> float:
-    """An exponent as a float.
-
-    Args:
-        p (float): The exponent.
-
-    Returns:
-        float: It.
-
-    Raises:
-        ConfigError: If it is not a number above 0.
-    """
-    if isinstance(p, Tensor) or not isinstance(p, (int, float)):
-        raise ConfigError(
-            f'p is expected to be a Python number above 0 or math.inf, but '
-            f'got {type(p).__name__}: {p!r}. A tensor would be averaged by '
-            'EMA and cast with the model.')
-    if not p > 0:
-        raise ConfigError(
-            f'p is expected to be above 0, or math.inf, but got {p}.')
-    return float(p)
-
-
-def _prepare(x: Tensor, weight: Tensor) -> Tuple[Tensor, Tensor]:
-    """Upcast half precision; refuse what cannot be computed."""
-    for name, tensor in (('x', x), ('weight', weight)):
-        if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-            got = tensor.dtype if isinstance(tensor, Tensor) else type(tensor)
-            raise ConfigError(
-                f'The distance operator expects {name} to be a tensor of '
-                f'float32 or float64, but got {got}.')
-    x, weight = (t.float() if t.dtype in _HALF else t for t in (x, weight))
-    if x.dtype != weight.dtype or x.device != weight.device:
-        raise ConfigError(
-            'The distance operator expects x and weight of the same dtype on '
-            f'the same device, but got {x.dtype} on {x.device} and '
-            f'{weight.dtype} on {weight.device}; convert one with .to().')
-    if x.dtype not in (torch.float32, torch.float64):
-        raise ConfigError('The distance operator computes in float32 or '
-                          f'float64, but got {x.dtype}.')
-    return x, weight
-
-
-def _check_groups(channels: int, weight: Tensor, groups: int) -> None:
-    if not isinstance(groups, int) or groups < 1:
-        raise ConfigError(
-            f'groups is expected to be a positive integer, but got {groups}.')
-    outputs, inputs = weight.shape[:2]
-    if weight.numel() == 0 or outputs % groups:
-        raise ConfigError(
-            f'A weight of shape {tuple(weight.shape)} cannot be cut into '
-            f'{groups} groups: expected a positive number of outputs that '
-            f'{groups} divides and no empty axis.')
-    if inputs * groups != channels:
-        raise ConfigError(
-            f'A weight of shape {tuple(weight.shape)} with groups={groups} '
-            f'expects {inputs * groups} input channels, but x has {channels}.')
-
-
-def _check_linear(x: Tensor, weight: Tensor, groups: int) -> None:
-    if weight.dim() != 2 or x.dim() < 1:
-        raise ConfigError(
-            'The distance operator expects x [..., Ci] and weight '
-            f'[Co, Ci / groups], but got {tuple(x.shape)} and '
-            f'{tuple(weight.shape)}; images go to lp_distance_conv2d.')
-    _check_groups(x.shape[-1], weight, groups)
-
-
-def _pair(value: IntOrPair, name: str, least: int) -> Pair:
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or any(not isinstance(v, int) or v < least
-                               for v in values):
-        raise ConfigError(f'{name} is expected to be one or two integers of '
-                          f'at least {least}, but got {value!r}.')
-    return values
-
-
-def _conv_geometry(x: Tensor, weight: Tensor, stride: IntOrPair,
-                   padding: IntOrPair, dilation: IntOrPair,
-                   groups: int) -> Geometry:
-    """Checked options of a convolution."""
-    if x.dim() != 4 or weight.dim() != 4:
-        raise ConfigError(
-            'The distance convolution expects x [B, Ci, H, W] and weight '
-            f'[Co, Ci / groups, kh, kw], but got {tuple(x.shape)} and '
-            f'{tuple(weight.shape)}.')
-    _check_groups(x.shape[1], weight, groups)
-    geometry = Geometry(
-        _pair(stride, 'stride', 1), _pair(padding, 'padding', 0),
-        _pair(dilation, 'dilation', 1), groups)
-    size, kernel = tuple(x.shape[2:]), tuple(weight.shape[2:])
-    if 0 in geometry.output_size(size, kernel):
-        raise ConfigError(
-            f'A window of {kernel} with dilation {geometry.dilation} does not '
-            f'fit into an image of {size} with padding {geometry.padding}; '
-            'use a larger image, more padding or a smaller kernel.')
-    return geometry
-
-
-def _check_box(lower: Tensor, upper: Tensor) -> None:
-    if lower.shape != upper.shape or lower.dtype != upper.dtype:
-        raise ConfigError(
-            'lower and upper are expected to be alike, but got '
-            f'{tuple(lower.shape)} {lower.dtype} and {tuple(upper.shape)} '
-            f'{upper.dtype}.')

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mmext.utils.user_error import ConfigError
 from .bounds import Bounds, Value, check_certifiable, map_bounds
-from .functional import (check_p, inf_distance_bounds,
-                         inf_distance_bounds_conv2d, lp_distance,
-                         lp_distance_conv2d)
+from .functional import (inf_distance_bounds, inf_distance_bounds_conv2d,
+                         lp_distance, lp_distance_conv2d)
+from .operator_checks import check_p
 from .rounding import note, summation_error
 
 

@@ -6,8 +6,8 @@ from typing import Iterator, List
 import torch.nn as nn
 
 from mmext.utils.user_error import ConfigError
-from .functional import check_p
 from .layers import DistanceLayer
+from .operator_checks import check_p
 
 
 def distance_modules(model: nn.Module) -> List[DistanceLayer]:

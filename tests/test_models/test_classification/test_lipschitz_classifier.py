@@ -9,7 +9,7 @@ import torch
 from mmengine.structures import BaseDataElement
 
 from mmext.models.classification import lip_backbones
-from mmext.models.classification.certification import CertifyOptions
+from mmext.models.classification.certify_options import CertifyOptions
 from mmext.models.lipschitz import boxes
 from mmext.models.lipschitz.attacks import pgd_attack
 from mmext.models.lipschitz.bounds import CertificationError
