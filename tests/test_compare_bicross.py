@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import pytest
 
 pytest.importorskip('mmseg')
@@ -40,13 +41,14 @@ def folder(tmp_path):
         path = tmp_path / f'{stage}.py'
         path.write_text(path.read_text() + TARGET)
     for name, domain in dict(baseline='clear', bound='fog').items():
-        (tmp_path / f'{name}.py').write_text(
-            common + SPIKES.format(domain=domain) + TARGET)
+        (tmp_path /
+         f'{name}.py').write_text(common + SPIKES.format(domain=domain) +
+                                  TARGET)
     stages = (tmp_path / 'bicross.py').read_text().replace(
         'stage3.py', 'bicross.py')
     (tmp_path / 'bicross.py').write_text("_base_ = './stage3.py'\n" + stages)
-    (tmp_path / 'ugmt.py').write_text(
-        "_base_ = './stage3.py'\nmodel = dict(losses=('scp', ))\n")
+    (tmp_path / 'ugmt.py'
+     ).write_text("_base_ = './stage3.py'\nmodel = dict(losses=('scp', ))\n")
     return tmp_path
 
 
@@ -197,8 +199,18 @@ def test_gap_closed():
 @pytest.mark.slow
 def test_real_runs(folder):
     """All rows but the parts, as a user runs the tool."""
-    run_tool(TOOL, folder / 'bicross.py', *ends(folder), '--work-dir',
-             folder / 'out')
+    run_tool(
+        f'tools/{TOOL}.py',
+        folder / 'bicross.py',
+        *ends(folder),
+        '--sheet',
+        '2',
+        '--work-dir',
+        folder / 'out',
+        cwd=folder)
+    sheet = cv2.imread(str(folder / 'out' / 'sheet.jpg'))
+    # playback, truth and four rows; a line of text above each
+    assert sheet.shape == (2 * (32 + 18), 6 * 64, 3)
     report = json.loads((folder / 'out' / 'report.json').read_text())
     for row in report['rows'].values():
         assert row['mean']['abs_rel'] > 0 and row['minutes'] > 0

@@ -23,22 +23,31 @@ which is a row, too::
 
 Nothing is chosen here, so that the labels of the target only score. The work
 directory gets ``report.md`` and ``report.json``, also after every finished
-row; a run is in ``CONFIG[-VARIANT]/seedSEED``.
+row; a run is in ``CONFIG[-VARIANT]/seedSEED``. ``--sheet N`` adds
+``sheet.jpg``: N samples of the test set, their depth, and that of every row.
 """
 import argparse
 from functools import partial
 from pathlib import Path
 from typing import Dict, List, Optional
 
+import numpy as np
 from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
 
 from mmext.apis.bicross_comparison import (BiCrossComparison, Stage,
                                            check_stages, gap_closed)
+from mmext.apis.spike_depth_inferencer import SpikeDepthInferencer
+from mmext.engine.hooks.depth_visualization_hook import input_picture
+from mmext.registry import DATASETS
+from mmext.spike import preview, write_picture
+from mmext.spike.preview import with_title
 from mmext.utils.comparison import markdown_table, number
 from mmext.utils.config_io import (CfgOptions, NamedOptions, find_config,
                                    load_config)
 from mmext.utils.io import atomic_write, write_json
 from mmext.utils.user_error import UserError, run_tool
+from mmext.visualization import colour_depth
 
 STAGES = ('stage1', 'stage2', 'stage3')
 BASELINE, MONOCROSS, BICROSS, BOUND = ('Pre_src', 'MonoCross', 'BiCross',
@@ -74,6 +83,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         default=['abs_rel', 'rmse', 'd1'],
         help='scores of the table; the first one tells how much of the gap '
         'is closed. Default: abs_rel rmse d1')
+    parser.add_argument(
+        '--sheet',
+        type=int,
+        default=0,
+        metavar='N',
+        help='also draw N samples of the test set, with the first seed')
     parser.add_argument(
         '--work-dir',
         default='work_dirs/compare_bicross',
@@ -192,6 +207,41 @@ def _cell(row: dict, metric: str) -> str:
     return text
 
 
+def write_sheet(stages: Dict[str, Stage], comparison: BiCrossComparison,
+                args: argparse.Namespace) -> None:
+    """Spikes, truth and what every row predicts, a sample a line."""
+    cfg = stages[BICROSS].load(args.seeds[0])
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    data = DATASETS.build(cfg.test_dataloader.dataset)
+    chosen = [
+        len(data) * (2 * i + 1) // (2 * args.sheet) for i in range(args.sheet)
+    ]
+    samples = [data[index] for index in chosen]
+    spikes = [input_picture([sample['inputs']], 0) for sample in samples]
+    columns = {
+        'playback': [preview(one, stretch=True) for one in spikes],
+        'truth': [
+            colour_depth(sample['data_samples'].gt_depth_map.data[0].numpy())
+            for sample in samples
+        ]
+    }
+    for label, stage in stages.items():
+        run = comparison.train(stage, args.seeds[0])
+        inferencer = SpikeDepthInferencer(
+            stage.load(args.seeds[0]), run['checkpoint'])
+        columns[label] = [
+            colour_depth(one['depth'])
+            for one in inferencer(spikes)['predictions']
+        ]
+    sheet = np.vstack([
+        np.hstack([
+            with_title(pictures[line], name)
+            for name, pictures in columns.items()
+        ]) for line in range(args.sheet)
+    ])
+    write_picture(Path(args.work_dir) / 'sheet.jpg', sheet)
+
+
 def main(argv=None) -> None:
     args = parse_args(argv)
     root = Path(args.work_dir)
@@ -206,6 +256,8 @@ def main(argv=None) -> None:
         rows[label] = comparison.run(stage)
         write_json(root / 'report.json', dict(seeds=args.seeds, rows=rows))
         atomic_write(root / 'report.md', markdown(rows, args))
+    if args.sheet:
+        write_sheet(stages, comparison, args)
     print(markdown(rows, args))
     print(f'report: {root}/report.md, {root}/report.json')
 

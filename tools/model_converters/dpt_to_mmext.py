@@ -30,6 +30,7 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from torch import Tensor
 
+from mmext.models.distillers import inflate_stem
 from mmext.utils.io import atomic_save, safe_load, sha256_file
 from mmext.utils.user_error import UserError, run_tool
 
@@ -133,30 +134,12 @@ def convert(state_dict: Mapping[str, Tensor],
             'Expected the names of timm, isl-org/DPT or BiCross; a head for '
             'segmentation cannot be converted.')
     if in_channels is not None:
-        out[STEM] = inflate(out[STEM], in_channels)
+        if out[STEM].size(1) != 3:
+            raise UserError(
+                f'--in-channels {in_channels} needs a stem for RGB, but this '
+                f'one has {out[STEM].size(1)} channels. Leave the option out.')
+        out[STEM] = inflate_stem(out[STEM], in_channels)
     return out
-
-
-def inflate(stem: Tensor, in_channels: int) -> Tensor:
-    """The mean of the RGB filters, repeated.
-
-    The convolution standardises its weight, so its scale is of no account.
-
-    Args:
-        stem (Tensor): (C, 3, 7, 7).
-        in_channels (int): Channels of the result.
-
-    Returns:
-        Tensor: (C, in_channels, 7, 7).
-
-    Raises:
-        UserError: If the stem has not 3 channels.
-    """
-    if stem.size(1) != 3:
-        raise UserError(
-            f'--in-channels {in_channels} needs a stem for RGB, but this one '
-            f'has {stem.size(1)} channels. Leave the option out.')
-    return stem.mean(dim=1, keepdim=True).repeat(1, in_channels, 1, 1)
 
 
 def convert_file(src: str,

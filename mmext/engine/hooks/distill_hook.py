@@ -8,8 +8,9 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from mmext.models.distillers.hand_over import (NEW_PARTS, check_weights,
-                                               load_weights, weights_of)
+from mmext.models.distillers.hand_over import (NEW_PARTS, STEM_STARTS,
+                                               check_weights, load_weights,
+                                               new_stems, weights_of)
 from mmext.registry import HOOKS, register_depth
 from mmext.utils.user_error import ConfigError
 from .mean_teacher_hook import MeanTeacherHook
@@ -22,8 +23,9 @@ class DistillHook(Hook):
 
     Stage 2: build the teacher, load it from its checkpoint, freeze it. If
     the run loads nothing else, the student starts from the same file, all
-    but its first convolution. Stage 3: attach the teacher of
-    ``MeanTeacherHook``, which begins to follow after the warm-up.
+    but its first convolution (see ``stem`` of the model). Stage 3: attach
+    the teacher of ``MeanTeacherHook``, which begins to follow after the
+    warm-up.
 
     Every checkpoint that the run loads must hold the whole estimator, and
     its first convolution must take the right input: spikes, or RGB where
@@ -61,11 +63,14 @@ class DistillHook(Hook):
         weights = weights_of(checkpoint, name)
         left = check_weights(model, weights, name, model.new_stem
                              and not resumed, () if resumed else NEW_PARTS)
+        stems = new_stems(model, weights, left, model.stem) if left else {}
         for key in left:
             runner.logger.info(
-                f'{name} is an RGB network: {key} starts anew, for spikes.')
+                f'{name} is an RGB network: {key} of the spike network '
+                f'{STEM_STARTS[model.stem]}.')
             for prefix in ('', 'module.'):
                 checkpoint['state_dict'].pop(prefix + key, None)
+        checkpoint['state_dict'].update(stems)
 
     def before_train(self, runner: Runner) -> None:
         """Attach the teacher."""
@@ -88,7 +93,7 @@ class DistillHook(Hook):
         model.attach_teacher(teacher)
         if self.init_student and runner.iter == 0 and \
                 runner._load_from is None:
-            load_weights(model.student, path, new_stem=True)
+            load_weights(model.student, path, new_stem=True, stem=model.stem)
 
     @staticmethod
     def _attach_mean(runner: Runner, model: nn.Module) -> None:

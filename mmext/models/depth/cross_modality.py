@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mmext.models.distillers import (ContrastiveLoss, FeatureTap,
                                      MaskedFeatureLoss, ProjectionHead,
                                      pixel_filter)
+from mmext.models.distillers.hand_over import STEM_STARTS
 from mmext.models.distillers.selection import check_pixel_filter
 from mmext.registry import MODELS, register_depth
 from mmext.utils.user_error import ConfigError
@@ -63,6 +64,11 @@ class CrossModalityDistiller(StageWrapper):
             - **connector** (dict): ``dict(in_channels=, out_channels=)``,
               a 1x1 convolution of the student's features to the teacher's
               channels. Defaults to None.
+        stem (str): What the student's first convolution starts from, when
+            it starts from an RGB network: 'random', as published, or
+            'inflate', the mean of the RGB filters repeated over all
+            moments, so that it reads the firing rate from the first step
+            on. Defaults to 'random'.
         decay (str, optional): 'linear' lowers both weights to 0 over the
             training. Defaults to None.
         data_preprocessor (dict, optional): Defaults to the student's.
@@ -106,6 +112,7 @@ class CrossModalityDistiller(StageWrapper):
                  teacher_ckpt: Optional[str] = None,
                  ckd: Optional[dict] = None,
                  fkd: Optional[dict] = None,
+                 stem: str = 'random',
                  decay: Optional[str] = None,
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
@@ -114,6 +121,10 @@ class CrossModalityDistiller(StageWrapper):
         if decay not in (None, 'linear'):
             raise ConfigError("Expected decay to be None or 'linear', but "
                               f'got {decay!r}.')
+        if stem not in STEM_STARTS:
+            raise ConfigError(f'Expected stem to be one of '
+                              f'{sorted(STEM_STARTS)}, but got {stem!r}.')
+        self.stem = stem
         self.teacher_cfg = self._teacher_config(student, teacher)
         self.teacher_ckpt, self.decay = teacher_ckpt, decay
         #: Share of the training that is over; DistillHook keeps it.

@@ -2,7 +2,7 @@
 """Feature taps, distillation losses, masks and heads, host-free."""
 from .adversarial import gradient_reversal
 from .feature_tap import FeatureTap
-from .hand_over import check_weights, load_weights
+from .hand_over import check_weights, inflate_stem, load_weights
 from .heads import DomainClassifier, ProjectionHead
 from .loss_modules import (ContrastiveLoss, DomainAdversarialLoss,
                            MaskedFeatureLoss, SigLoss, SSILoss,
@@ -17,7 +17,7 @@ __all__ = [
     'ContrastiveLoss', 'DomainAdversarialLoss', 'DomainClassifier',
     'FeatureTap', 'MaskedFeatureLoss', 'ProjectionHead', 'SSILoss', 'SigLoss',
     'SpikeStrongView', 'UncertaintyLoss', 'check_weights', 'contrastive_loss',
-    'garg_mask', 'gradient_reversal', 'load_weights', 'masked_feature_loss',
-    'pixel_filter', 'pseudo_label_mask', 'range_mask', 'sig_loss', 'ssi_loss',
-    'ssi_terms', 'uncertainty_loss'
+    'garg_mask', 'gradient_reversal', 'inflate_stem', 'load_weights',
+    'masked_feature_loss', 'pixel_filter', 'pseudo_label_mask', 'range_mask',
+    'sig_loss', 'ssi_loss', 'ssi_terms', 'uncertainty_loss'
 ]

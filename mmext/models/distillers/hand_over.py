@@ -11,6 +11,10 @@ from mmext.utils.user_error import ConfigError
 
 #: Parts that only a later stage has.
 NEW_PARTS = ('temporal.', 'projection_', 'domain_loss.', 'connector.')
+#: How the first convolution of a spike network may start.
+STEM_STARTS = dict(
+    random='stays as it was',
+    inflate='starts from the mean of the RGB filters')
 
 
 def weights_of(checkpoint: Any, name: str) -> Dict[str, Tensor]:
@@ -111,21 +115,91 @@ def _misfit(name: str, other: List[tuple], stems: List[tuple],
             (' Only the first convolution may differ.' if new_stem else ''))
 
 
+def inflate_stem(weight: Tensor,
+                 in_channels: int,
+                 standardised: bool = True) -> Tensor:
+    r"""A first convolution for spikes that sees what one for RGB saw.
+
+    The mean of the RGB filters is repeated over all moments, so that the
+    convolution reads the firing rate, a grey picture. A weight that its
+    layer standardises has no scale; another one is divided, so that a rate
+    of 1 answers as white did:
+    :math:`w'_t = \frac{1}{T} \sum_{c=1}^{3} w_c`.
+
+    Args:
+        weight (Tensor): (C, 3, k, k).
+        in_channels (int): T, moments of the new input.
+        standardised (bool): Whether the layer standardises its weight.
+            Defaults to True.
+
+    Returns:
+        Tensor: (C, T, k, k).
+
+    Raises:
+        ConfigError: If the weight is not one for RGB.
+    """
+    if weight.size(1) != 3:
+        raise ConfigError(
+            'Expected the first convolution of an RGB network, (C, 3, k, k), '
+            f'but it has the shape {tuple(weight.shape)}. Only RGB filters '
+            'can be spread over spikes.')
+    mean = weight.mean(dim=1, keepdim=True)
+    if not standardised:
+        mean = mean * 3 / in_channels
+    return mean.repeat(1, in_channels, 1, 1)
+
+
+def new_stems(model: nn.Module, weights: Mapping[str, Tensor],
+              left: Sequence[str], stem: str) -> Dict[str, Tensor]:
+    """What a model's first convolution starts from where it does not fit.
+
+    Args:
+        model (nn.Module): The model for spikes.
+        weights (Mapping[str, Tensor]): Of the RGB network.
+        left (Sequence[str]): What :func:`check_weights` has found.
+        stem (str): 'random' leaves it as it is, 'inflate' spreads the RGB
+            filters, see :func:`inflate_stem`.
+
+    Returns:
+        dict[str, Tensor]: Empty for 'random'.
+    """
+    if stem == 'random':
+        return {}
+    # stage wrappers have the estimator's names in their state only
+    model = getattr(model, 'estimator', model)
+    own = dict(model.named_parameters())
+    convolutions = {
+        id(one.weight): one
+        for one in model.modules() if isinstance(one, nn.Conv2d)
+    }
+    return {
+        key:
+        inflate_stem(
+            weights[key],
+            own[key].size(1),
+            # weight standardisation is what has an eps in a convolution
+            hasattr(convolutions[id(own[key])], 'eps'))
+        for key in left
+    }
+
+
 def load_weights(model: nn.Module,
                  path: str,
                  new_stem: bool = False,
-                 optional: Sequence[str] = NEW_PARTS) -> List[str]:
+                 optional: Sequence[str] = NEW_PARTS,
+                 stem: str = 'random') -> List[str]:
     """Load a checkpoint that must fit into a model.
 
     Args:
         model (nn.Module): Changed in place.
         path (str): The checkpoint.
-        new_stem (bool): See :func:`check_weights`; such a stem is left as
-            it is.
+        new_stem (bool): See :func:`check_weights`.
         optional (Sequence[str]): See there.
+        stem (str): What such a stem becomes, see :func:`new_stems`.
+            Defaults to 'random', left as it is.
 
     Returns:
-        list[str]: Names that were left as they are.
+        list[str]: Names that did not fit.
 
     Raises:
         MissingFileError: If there is no such file.
@@ -139,10 +213,11 @@ def load_weights(model: nn.Module,
         key: value
         for key, value in weights.items() if key in own and key not in left
     })
+    own.update(new_stems(model, weights, left, stem))
     model.load_state_dict(own)
     print_log(
         f'Loaded {path} into {_kind(model)}' +
-        (f'; {left[0]} stays as it was, for its other input.'
+        (f'; {left[0]} {STEM_STARTS[stem]}, for its other input.'
          if left else '.'),
         logger='current',
         level=logging.INFO)

@@ -231,6 +231,11 @@ def test_h12_what_may_be_handed_over(tmp_path):
     for key, value in model.state_dict().items():
         assert torch.equal(value,
                            before if key == stem else rgb.state_dict()[key])
+    left = load_weights(model, path, new_stem=True, stem='inflate')
+    assert left == [stem]
+    mean = rgb.state_dict()[stem].mean(1)
+    for moment in model.state_dict()[stem].unbind(1):
+        assert torch.equal(moment, mean)
     with pytest.raises(ConfigError, match=r'RGB \(3 channels\).*spikes'):
         load_weights(model, path)
     with pytest.raises(ConfigError, match='Stage 2 makes'):
@@ -480,8 +485,13 @@ def test_distillers_around_a_stock_backbone(tmp_path):
     teacher = model.build_teacher()
     load_weights(teacher, path, optional=())
     model.attach_teacher(teacher)
-    left = load_weights(model, path, new_stem=True)
+    left = load_weights(model, path, new_stem=True, stem='inflate')
     assert left == ['backbone.conv1.weight']
+    # the convolution of this backbone is a plain one: a scene that is all
+    # white answers as it did
+    torch.testing.assert_close(
+        model.student.backbone.conv1.weight.sum(1),
+        teacher.backbone.conv1.weight.sum(1))
     train(model, [pairs()])
     model = MODELS.build(
         dict(
