@@ -6,6 +6,9 @@ _base_ = [
     '../_base_/schedules/bicross_cpu.py', '../_base_/depth_runtime.py'
 ]
 
-model = dict(teacher_ckpt='work_dirs/stage1_streetworld/epoch_30.pth')
+model = dict(
+    # a choice; BiCross's code starts the stem from random weights
+    stem='inflate',
+    teacher_ckpt='work_dirs/stage1_streetworld/epoch_30.pth')
 train_cfg = dict(max_epochs=20)
 custom_hooks = [dict(type='mmext.DistillHook')]
