@@ -62,7 +62,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         '--baseline', help='config of spikes of the source alone')
     parser.add_argument(
-        '--bound', help='config of labelled spikes of the target')
+        '--bound',
+        help='config of labelled spikes of the target; may start from stage '
+        '1, as stage 2 does')
     parser.add_argument(
         '--parts',
         nargs='+',
@@ -154,7 +156,7 @@ def rows_of(args: argparse.Namespace) -> Dict[str, Stage]:
     """Label of each row, and its last stage."""
     paths = stage_paths(args.config)
     common = args.cfg_options
-    _, second, third = chain_of(paths, common, '', {})
+    first, second, third = chain_of(paths, common, '', {})
     rows = {}
     if args.baseline:
         rows[BASELINE] = Stage('stage1', args.baseline, common)
@@ -169,7 +171,10 @@ def rows_of(args: argparse.Namespace) -> Dict[str, Stage]:
             rows[f'{MONOCROSS}, {name}'] = middle
         rows[f'{BICROSS}, {name}'] = last
     if args.bound:
-        rows[BOUND] = Stage('stage1', args.bound, common)
+        # from scratch, or from the RGB network, as a stage 2 does
+        later = 'teacher_ckpt' in load_config(args.bound).model
+        rows[BOUND] = Stage('stage2', args.bound, common, source=first) \
+            if later else Stage('stage1', args.bound, common)
     return rows
 
 
