@@ -45,6 +45,11 @@ def weights(path):
     return safe_load(path)['state_dict']
 
 
+def handed_over(stages, stage):
+    note = stages / 'work' / f'stage{stage}' / 'finished.json'
+    return json.loads(note.read_text())['checkpoint']
+
+
 def same(one, other):
     return one.keys() == other.keys() and all(
         torch.equal(value, other[key]) for key, value in one.items())
@@ -141,8 +146,7 @@ def run(config, work, **options):
 
 def test_h17_h21_teacher_of_stage3(stages, tmp_path):
     """H17, H21: untouched by the warm-up, then an average, never a copy."""
-    start = json.loads((stages / 'work' / 'stage2' /
-                        'finished.json').read_text())['checkpoint']
+    start = handed_over(stages, 2)
     _, seen = run(
         stages / 'stage3.py', tmp_path / 'mean', **{
             'load_from': start,
@@ -169,8 +173,7 @@ def test_h17_h21_teacher_of_stage3(stages, tmp_path):
 
 def test_h14_stage2_from_the_teacher_only(stages, tmp_path):
     """H14: one path is enough for both, and the teacher stays."""
-    path = json.loads((stages / 'work' / 'stage1' /
-                       'finished.json').read_text())['checkpoint']
+    path = handed_over(stages, 1)
     runner, seen = run(stages / 'stage2.py', tmp_path / 'one',
                        **{'model.teacher_ckpt': path})
     rgb = weights(path)
@@ -179,6 +182,65 @@ def test_h14_stage2_from_the_teacher_only(stages, tmp_path):
     for key, value in rgb.items():
         assert torch.equal(seen[0][0][key], value) == (key != STEM), key
     assert not runner.model.teacher.training
+
+
+@pytest.mark.parametrize('key', ['state_dict', 'model_state_dict', None])
+def test_stage2_with_an_inflated_stem(stages, tmp_path, key):
+    """The mean of the RGB filters, however stage 1's network is loaded."""
+    path = handed_over(stages, 1)
+    rgb = weights(path)
+    options = {'model.teacher_ckpt': path, 'model.stem': 'inflate'}
+    # of ours, of other programs, or bare
+    options['load_from'] = str(tmp_path / 'rgb.pth')
+    torch.save({key: rgb} if key else rgb, options['load_from'])
+    mean = rgb[STEM].mean(1, keepdim=True).expand(-1, 16, -1, -1)
+    _, seen = run(stages / 'stage2.py', tmp_path / 'load', **options)
+    for name, value in rgb.items():
+        expected = mean if name == STEM else value
+        assert torch.equal(seen[0][0][name], expected), name
+        assert torch.equal(seen[0][1][name], value), name
+
+
+def test_inflated_stem_from_the_teacher_and_resumed(stages, tmp_path):
+    path = handed_over(stages, 1)
+    options = {'model.teacher_ckpt': path, 'model.stem': 'inflate'}
+    _, seen = run(stages / 'stage2.py', tmp_path / 'run', **options)
+    mean = weights(path)[STEM].mean(1)
+    for moment in seen[0][0][STEM].unbind(1):
+        assert torch.equal(moment, mean)
+    # training goes on with what it has learnt
+    last = str(tmp_path / 'run' / 'iter_2.pth')
+    _, again = run(
+        stages / 'stage2.py', tmp_path / 'run', **options, **{
+            'load_from': last,
+            'resume': True,
+            'train_cfg.max_iters': 3
+        })
+    assert len(again) == 2
+    assert same(again[0][0], weights(last))
+    assert not torch.equal(again[0][0][STEM], seen[0][0][STEM])
+    assert same(again[0][1], weights(path))
+
+
+def test_rgb_network_is_not_tested_as_one_for_spikes(stages, tmp_path):
+    """Issue section 7: only training starts a stem anew."""
+    cfg = Config.fromfile(stages / 'stage2.py')
+    other = Config.fromfile(stages / 'stage3.py')
+    cfg.merge_from_dict(
+        dict(
+            test_dataloader=other.val_dataloader,
+            test_evaluator=other.val_evaluator,
+            test_cfg=dict(type='TestLoop'),
+            work_dir=str(tmp_path),
+            experiment_name='rgb',
+            load_from=handed_over(stages, 1)))
+    with pytest.raises(ConfigError, match=r'RGB \(3 channels\).*spikes'):
+        with quick_runner():
+            Runner.from_cfg(cfg).test()
+    cfg.load_from = handed_over(stages, 2)
+    cfg.experiment_name = 'spike'
+    with quick_runner():
+        assert Runner.from_cfg(cfg).test()['num_images'] == 2
 
 
 @pytest.mark.parametrize('stage,options,message', [
@@ -205,9 +267,7 @@ def test_wrong_checkpoints_stop_with_a_message(stages, tmp_path, stage,
     options = dict(options)
     for key, value in options.items():
         if isinstance(value, int):
-            options[key] = json.loads(
-                (stages / 'work' / f'stage{value}' /
-                 'finished.json').read_text())['checkpoint']
+            options[key] = handed_over(stages, value)
         elif value == 'other':
             options[key] = str(tmp_path / 'other.pth')
             torch.save(dict(state_dict=dict(fc=torch.zeros(2))), options[key])

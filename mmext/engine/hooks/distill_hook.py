@@ -5,7 +5,7 @@ from typing import Any, Optional
 from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import EpochBasedTrainLoop, Runner
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, Runner
 from torch import nn
 
 from mmext.models.distillers.hand_over import (NEW_PARTS, STEM_STARTS,
@@ -29,7 +29,8 @@ class DistillHook(Hook):
 
     Every checkpoint that the run loads must hold the whole estimator, and
     its first convolution must take the right input: spikes, or RGB where
-    stage 2 replaces it. Anything else ends the run with a message.
+    the training of stage 2 replaces it. Anything else ends the run with a
+    message.
 
     Args:
         teacher_ckpt (str, optional): Instead of the model's
@@ -60,17 +61,20 @@ class DistillHook(Hook):
         model = _wrapper(runner)
         name = str(runner._load_from or 'The checkpoint')
         resumed = bool(runner._resume)
+        # what is tested must be whole; a loop is built when its run begins
+        training = isinstance(runner._train_loop, BaseLoop)
         weights = weights_of(checkpoint, name)
-        left = check_weights(model, weights, name, model.new_stem
+        left = check_weights(model, weights, name, model.new_stem and training
                              and not resumed, () if resumed else NEW_PARTS)
         stems = new_stems(model, weights, left, model.stem) if left else {}
         for key in left:
             runner.logger.info(
                 f'{name} is an RGB network: {key} of the spike network '
                 f'{STEM_STARTS[model.stem]}.')
-            for prefix in ('', 'module.'):
-                checkpoint['state_dict'].pop(prefix + key, None)
-        checkpoint['state_dict'].update(stems)
+            del weights[key]
+        if left or 'state_dict' not in checkpoint:
+            # the runner reads no other key
+            checkpoint['state_dict'] = dict(weights, **stems)
 
     def before_train(self, runner: Runner) -> None:
         """Attach the teacher."""
