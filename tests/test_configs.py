@@ -4,7 +4,7 @@
 Generic on purpose: a config or metafile that is added is tested by being
 there.
 """
-
+import ast
 from pathlib import Path
 
 import pytest
@@ -157,3 +157,11 @@ def test_a_config_is_found_by_its_model_name():
 def test_every_tool_compiles():
     for path in sorted((ROOT / 'tools').rglob('*.py')):
         compile(path.read_text(encoding='utf-8'), str(path), 'exec')
+
+
+def test_commands_in_the_help_of_tools_keep_their_lines():
+    """A backslash at the end of a line would join it with the next one."""
+    for path in sorted((ROOT / 'tools').rglob('*.py')):
+        help_ = ast.get_docstring(ast.parse(path.read_text(encoding='utf-8')))
+        long = [line for line in (help_ or '').splitlines() if len(line) > 79]
+        assert not long, f'{path}: {long}'

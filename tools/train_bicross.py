@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Train BiCross: RGB, then spikes, then another domain, in one command.
+r"""Train BiCross: RGB, then spikes, then another domain, in one command.
 
 Each stage is a config of its own for a stock runner, and starts from what
 the stage before has written:

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Certified accuracy of a checkpoint, at several radii in one pass.
+r"""Certified accuracy of a checkpoint, at several radii in one pass.
 
 It is ``tools/test.py`` with ``mmext.CertifiedAccuracy``: a table, a plot of
 certified accuracy against eps, a histogram of radii and one line per image::

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Compare BiCross with its parts, a baseline and the supervised bound.
+r"""Compare BiCross with its parts, a baseline and the supervised bound.
 
 Everything is trained with several seeds by ``tools/train_bicross.py`` and
 scored on the target by ``tools/test.py``. A stage that several rows start

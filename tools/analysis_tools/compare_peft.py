@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Train several MoSA configs with several seeds and compare them.
+r"""Train several MoSA configs with several seeds and compare them.
 
 Each run is ``tools/train.py``, then ``tools/test.py``, in processes of their
 own. Finished runs are reused when neither their config nor their pretrained

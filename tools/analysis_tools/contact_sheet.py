@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""A picture that puts the predictions of several methods side by side."""
+r"""A picture that puts the predictions of several methods side by side."""
 import os.path as osp
 from pathlib import Path
 from typing import Any, Dict, List, Tuple

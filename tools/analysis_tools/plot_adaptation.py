@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Curves of adaptation runs, from their work folders.
+r"""Curves of adaptation runs, from their work folders.
 
 Along the stream, one line a run::
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""How well pictures come back from simulated spikes of a real video.
+r"""How well pictures come back from simulated spikes of a real video.
 
 Every frame of the video is seen by the camera, rebuilt by playback and by
 interval around its tick, and compared with the frame itself. For the clip

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Spikes of a real stereo pair, rebuilt pictures, and depth from them.
+r"""Spikes of a real stereo pair, rebuilt pictures, and depth from them.
 
 A camera slides from the left lens towards the right one. With the pair's true
 disparity every view on its way has exact light and exact depth, so the errors

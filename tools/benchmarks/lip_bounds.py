@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Bounds of distance nets: ours and auto_LiRPA's, agreement and time.
+r"""Bounds of distance nets: ours and auto_LiRPA's, agreement and time.
 
 The same network at p = inf with the same images and radius, in one run::
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Speed and memory of MoSA against a standard adapter and the plain backbone.
+r"""Speed and memory of MoSA against a standard adapter and the plain backbone.
 
 All values with a target are ratios of two measurements in one run, so they
 do not depend on the machine much::

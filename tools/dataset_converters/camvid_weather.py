@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Make fog, night, rain and snow domains from CamVid frames.
+r"""Make fog, night, rain and snow domains from CamVid frames.
 
     export MMEXT_CAMVID=/path/to/camvid
     python tools/dataset_converters/camvid_weather.py \

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Write Fashion-MNIST's four files from a Debian package.
+r"""Write Fashion-MNIST's four files from a Debian package.
 
 The package holds the official files. It need not be installed::
 

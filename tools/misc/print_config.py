@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Print a config with its bases and options merged."""
+r"""Print a config with its bases and options merged."""
 import argparse
 import sys
 from pathlib import Path

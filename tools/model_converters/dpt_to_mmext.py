@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Rename weights of DPT-Hybrid to the names of mmext.BiCrossDepthEstimator.
+r"""Rename weights of DPT-Hybrid to the names of mmext.BiCrossDepthEstimator.
 
 Three kinds of files are known by their keys:
 

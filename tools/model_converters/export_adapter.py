@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Write the adapter and head of a training run, without the backbone.
+r"""Write the adapter and head of a training run, without the backbone.
 
 ``SOURCE`` is a checkpoint of a run with ``CONFIG`` or an adapter; the output
 is a folder or a ``*.safetensors`` file::

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Write a checkpoint of the whole model with its adapter merged.
+r"""Write a checkpoint of the whole model with its adapter merged.
 
 LoRA, MoSL and SSF are folded into the host's weights: the output is a
 checkpoint of the plain host, for its own config and tools. Bottleneck

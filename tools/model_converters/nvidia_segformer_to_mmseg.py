@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Convert a SegFormer checkpoint of NVIDIA's release to mmseg's names.
+r"""Convert a SegFormer checkpoint of NVIDIA's release to mmseg's names.
 
 The input is a full segmentation checkpoint (keys ``backbone.*`` and
 ``decode_head.*``), such as the source network of CoTTA and SVDP::

