@@ -181,7 +181,7 @@ def check_checkpoint(cfg: Config,
         checkpoint (str, optional): Checkpoint given on the command line.
             Defaults to ``cfg.load_from``.
         offer_alternative (bool): End with the commands of the embedded
-            example. Defaults to True.
+            example, which is one of streets. Defaults to True.
 
     Raises:
         UserError: What is missing, where it was looked for, how to get it.
@@ -198,7 +198,8 @@ def check_checkpoint(cfg: Config,
     lines.append(f'    {checkpoint_place(wanted)}')
     lines.append('  How to get it:')
     lines += [f'    {line}' for line in _checkpoint_help(cfg, checkpoint)]
-    if offer_alternative:
+    # a classifier is no job of the embedded streets
+    if offer_alternative and cfg.get('default_scope') != 'mmpretrain':
         lines.append('  Without it, the embedded data and weights run the '
                      'same job:')
         lines += [f'    {line}' for line in EMBEDDED_ALTERNATIVE.split('\n')]

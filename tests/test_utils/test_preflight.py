@@ -111,6 +111,14 @@ def test_checkpoint_help_of_the_config_is_used_for_its_own_file():
     assert os.path.abspath('no/other.pth') in str(caught.value)
 
 
+@pytest.mark.parametrize('scope', ['mmseg', 'mmpretrain'])
+def test_embedded_streets_stand_in_for_segmentors_only(scope):
+    cfg = Config(dict(default_scope=scope))
+    with pytest.raises(UserError, match='How to get it') as caught:
+        check_checkpoint(cfg, 'no/such.pth')
+    assert ('streetworld' in str(caught.value)) == (scope == 'mmseg')
+
+
 def test_checkpoints_of_a_config_are_listed():
     cfg = dict(
         load_from='a.pth',
