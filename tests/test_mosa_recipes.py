@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import PARAM_SCHEDULERS
 
 from mmext.datasets.vtab import VTAB_TASKS
+from mmext.models.adapters.report import adapter_report
 from mmext.utils.config_build import build_model
 from mmext.utils.config_io import load_config
 from .tool_fixtures import ROOT, run_tool, write_classification
@@ -167,6 +168,31 @@ def test_only_biases_are_free_of_decay():
     # and the head (table a.11 of the specification)
     count = sum(p.numel() for _, p in trained)
     assert count == 1_208_064 + 12 * 3 * 768 + 769 * 200
+
+
+# values of the merged adapter, and in training with N copies (None: the
+# table has no such number)
+SIZES = {
+    'vit-base-p16_mosa_cub': (1_208_064, 3_005_184),
+    'vit-base-p16_mosa_cars': (1_208_064, 1_798_656),
+    'vit-base-p16_mosa_fgvc-joint': (1_208_064, 12 * 199_808),
+    'vit-base-p16_mosa_vtab-cifar100': (322_752, 792_768),
+    'vit-base-p16_mosa-pfeiffer_cub': (1_208_064, 3_005_184),
+    'vit-base-p16_mosa-houlsby_cub': (2_379_264, None),
+    'vit-base-p16_mosl_cub': (589_824, None),
+    'swin-base-p4-w7_mosa_cub': (1_553_664, None),
+}
+
+
+@pytest.mark.parametrize('name', SIZES)
+def test_sizes_of_the_recipes(name):
+    """Property 23: table a.11 of the specification."""
+    merged, replicated = SIZES[name]
+    cfg = load(name)
+    cfg.model.storage = 'replicated'
+    found = adapter_report(build_model(cfg._cfg_dict))['adapter']
+    assert found['unique'] == merged
+    assert replicated in (None, found['stored'])
 
 
 def test_dropout_of_the_backbone_is_as_published():
