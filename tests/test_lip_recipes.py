@@ -1,10 +1,14 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The recipes in configs/lipschitz are those of the specification."""
+import math
+from pathlib import Path
+
 import pytest
 
 from mmext.utils.config_build import build_model
 from mmext.utils.config_io import load_config
-from .tool_fixtures import ROOT
+from mmext.utils.io import safe_load
+from .tool_fixtures import ROOT, run_tool, write_classification
 
 CONFIGS = ROOT / 'configs' / 'lipschitz'
 CIFAR = 8 / 255
@@ -229,3 +233,48 @@ def test_a_host_config_with_a_distance_backbone():
     assert type(model.head).__name__ == 'LinearClsHead'
     assert type(model.backbone).__name__ == 'LipLeNet'
     assert {m.p for m in model.modules() if hasattr(m, 'p')} == {8.}
+
+
+HOST = """
+_base_ = [{base!r}]
+model = dict(
+    backbone=dict(img_size=16, hidden=16),
+    head=dict(in_channels=16, num_classes=2))
+data = dict(
+    type='CustomDataset',
+    data_root={root!r},
+    data_prefix='classes',
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='PackInputs')])
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(_delete_=True, **data))
+val_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(_delete_=True, **data))
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=2)
+"""
+
+
+@pytest.mark.stack_subset
+def test_a_distance_backbone_trains_under_the_host(tmp_path):
+    """By mmpretrain's own train.py, which knows nothing of mmext."""
+    import mmpretrain
+    script = Path(mmpretrain.__file__).parent / '.mim' / 'tools' / 'train.py'
+    if not script.is_file():
+        script = 'tools/train.py'  # this mmpretrain came without its tools
+    root = write_classification(tmp_path / 'data')
+    base = CONFIGS / 'mmpretrain-resnet18_liplenet_cifar10.py'
+    (tmp_path / 'host.py').write_text(
+        HOST.format(base=str(base), root=str(root)))
+    text = run_tool(
+        str(script),
+        'host.py',
+        '--work-dir',
+        'work',
+        cwd=tmp_path,
+        PYTHONPATH=str(ROOT))
+    assert 'accuracy/top1' in text
+    saved = safe_load(tmp_path / 'work' / 'epoch_2.pth')
+    assert saved['lp_norm'] == math.inf
+    assert 'backbone.body.layers.conv1.weight' in saved['state_dict']
