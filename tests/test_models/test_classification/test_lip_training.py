@@ -133,6 +133,24 @@ def test_accuracy_in_training_and_soft_labels():
         model(**data, mode='loss')
 
 
+@pytest.mark.parametrize('loss', ['LipHingeLoss', 'LipMixtureLoss'])
+@pytest.mark.parametrize('head', [lip_head, mlp_head])
+def test_mixed_precision_trains_in_full_precision(head, loss):
+    """Under autocast: the same loss and gradients, bit for bit."""
+    config = classifier(head(loss=dict(type=f'mmext.{loss}'), lam=0.5))
+    found = []
+    for enabled in (False, True):
+        model = build(config)
+        data = preprocessed(model, images())
+        with torch.autocast('cpu', dtype=torch.bfloat16, enabled=enabled):
+            value = model(**data, mode='loss')['loss']
+        value.backward()
+        found.append([value, *(p.grad for p in model.parameters())])
+    for plain, mixed in zip(*found):
+        assert mixed.dtype == torch.float32
+        assert torch.equal(mixed, plain)
+
+
 def test_head_needs_the_normalisation():
     model = build(classifier(type='ImageClassifier'))
     with pytest.raises(ValueError, match='std=\\[...\\]'):
