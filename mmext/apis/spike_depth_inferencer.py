@@ -41,7 +41,8 @@ class SpikeDepthInferencer(BaseInferencer):
         device (str, optional): Defaults to None, the best there is.
         **spike_options: Arguments of :func:`mmext.spike.open_spikes`:
             ``size=(250, 400)`` for .dat files, ``bitorder``, ``flipud``,
-            ``repair``.
+            ``repair``. Doubts about size and bit order are warnings;
+            ``check=False`` does not look.
 
     Raises:
         ConfigError: If the model takes no spikes, or the checkpoint does not
@@ -183,7 +184,10 @@ class SpikeDepthInferencer(BaseInferencer):
         for index, one in enumerate(inputs):
             array = isinstance(one, np.ndarray)
             ticks = len(one) if array else len(
-                open_spikes(one, **self.spike_options))
+                open_spikes(one, **{
+                    'check': True,
+                    **self.spike_options
+                }))
             name = f'array{index}' if array else osp.splitext(
                 osp.basename(one))[0]
             if ticks - begin < self.length:

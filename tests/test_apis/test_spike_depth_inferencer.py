@@ -1,5 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Recordings in, depth out."""
+import warnings
+
 import cv2
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from mmengine.config import Config
 pytest.importorskip('mmseg')
 
 from mmext.apis.spike_depth_inferencer import SpikeDepthInferencer
-from mmext.spike import read_depth_png, write_spikes
+from mmext.spike import Light, SpikeCamera, read_depth_png, write_spikes
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from ..depth_fixtures import make_frame
 from ..tiny_depth import depth_config
@@ -91,6 +93,24 @@ def test_a_stage_3_recipe_without_a_loader(inferencer, tmp_path):
     found = wrapped(spikes)['predictions'][0]['depth']
     expected = inferencer(spikes)['predictions'][0]['depth']
     np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_a_wrong_bit_order_is_noticed(inferencer, tmp_path):
+    """Section 7: once for a recording, however many windows it has."""
+    light = np.cumsum(
+        np.cumsum(np.random.default_rng(1).normal(size=SIZE), 0), 1)
+    light = (light - light.min()) / (light.max() - light.min())
+    spikes = SpikeCamera(gain=0.9).expose([Light(light, 2 * TICKS)])
+    for order in ('little', 'big'):
+        path = tmp_path / f'{order}.dat'
+        write_spikes(path, spikes, bitorder=order)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            inferencer(str(path), every=TICKS)
+        told = [str(one.message) for one in caught]
+        told = [one for one in told if one.startswith(str(path))]
+        assert ['bit order' in one for one in told] == [True] * (
+            order == 'big')
 
 
 def test_mistakes(inferencer, tmp_path):
