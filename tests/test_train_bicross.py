@@ -12,6 +12,7 @@ pytest.importorskip('timm')
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
 
 from mmext.engine.hooks import DistillHook, MeanTeacherHook
@@ -241,6 +242,41 @@ def test_rgb_network_is_not_tested_as_one_for_spikes(stages, tmp_path):
     cfg.experiment_name = 'spike'
     with quick_runner():
         assert Runner.from_cfg(cfg).test()['num_images'] == 2
+
+
+def test_a_plain_spike_network_is_tested_whole(tmp_path):
+    """Issue section 7: not with an RGB network, nor with half of one."""
+    write_stages(tmp_path)
+    text = (tmp_path / 'stage1.py').read_text()
+    for old, new in (('model = estimator(3)', 'model = estimator(ticks)'),
+                     ("street('rgb'", "street('spike'"), ('val_', 'test_'),
+                     ('test_interval', 'val_interval'), ('ValLoop',
+                                                         'TestLoop')):
+        assert old in text
+        text = text.replace(old, new)
+    (tmp_path / 'plain.py').write_text(text)
+    cfg = Config.fromfile(tmp_path / 'plain.py')
+    init_default_scope('mmseg')
+    good = MODELS.build(cfg.model).state_dict()
+    head = 'decode_head.output.0.weight'
+    for given, message in ((good, None), ({
+            **good, 'domain_loss.weight':
+            torch.zeros(1)
+    }, None), ({
+            **good, STEM: good[STEM][:, :3]
+    }, r'another shape:\n.*stem'), ({
+            key: value
+            for key, value in good.items() if key != head
+    }, '1 missing')):
+        torch.save(dict(state_dict=given), tmp_path / 'it.pth')
+        command = [str(tmp_path / name) for name in ('plain.py', 'it.pth')
+                   ] + ['--work-dir', str(tmp_path / 'work')]
+        with quick_runner():
+            if message is None:
+                tool('test').main(command)
+                continue
+            with pytest.raises(UserError, match=message):
+                tool('test').main(command)
 
 
 @pytest.mark.parametrize('stage,options,message', [

@@ -13,7 +13,7 @@ from mmext.utils.config_build import drop_pretrained
 from mmext.utils.config_io import load_config
 from mmext.utils.launch import (add_common_arguments, brings_weights,
                                 build_runner, finish_config, is_adaptation,
-                                is_tuned, parse, require_gpu,
+                                is_depth, is_tuned, parse, require_gpu,
                                 set_loader_defaults, set_pipeline,
                                 set_work_dir)
 from mmext.utils.preflight import preflight
@@ -215,6 +215,10 @@ def main(argv=None) -> None:
     elif tuned:
         # modules that started from zero have no ``init`` in the model
         runner.register_hook(CheckpointMatchHook((r'\.(bias_)?init$', )))
+    elif is_depth(cfg.model):
+        # the stages of BiCross leave what only their training has
+        runner.register_hook(
+            CheckpointMatchHook(('^(projection_|domain_loss|connector)', )))
     metrics = runner.test()
     if args.out and args.out.endswith(_FILES) and out_item(
             args) == 'metrics' and is_main_process():

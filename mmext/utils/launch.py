@@ -266,6 +266,11 @@ def is_tuned(model: Any) -> bool:
     return False
 
 
+def is_depth(model: Any) -> bool:
+    """Whether the config of a model is a ``BiCrossDepthEstimator``."""
+    return str(model.get('type')).split('.')[-1] == 'BiCrossDepthEstimator'
+
+
 def brings_weights(model: Any) -> bool:
     """Whether a config is of an ensemble that names all its checkpoints."""
     if str(model.get('type')).split('.')[-1] != 'CertifiedEnsemble':
