@@ -59,7 +59,8 @@ class FakeRuns:
         self.started = []
         # start of a folder's name -> AbsRel
         self.scores = {}
-        self.fails = None
+        # the run that is interrupted, and whether it has a checkpoint by then
+        self.fails, self.late = None, True
         monkeypatch.setattr(RunFolder, 'run', self)
 
     def __get__(self, run_folder, owner=None):
@@ -79,11 +80,13 @@ class FakeRuns:
             source = arguments[arguments.index('--checkpoint') + 1]
             source = '/'.join(Path(source).parts[-4:-2])
         self.started.append((name_of_run, source, '--resume' in arguments))
-        if name_of_run == self.fails:
-            raise KeyboardInterrupt
         stage = path / arguments[0].strip('-')
         stage.mkdir(parents=True, exist_ok=True)
-        (stage / 'last.pth').write_text('weights')
+        if name_of_run != self.fails or self.late:
+            (stage / 'last.pth').write_text('weights')
+            (stage / 'last_checkpoint').write_text('last.pth')
+        if name_of_run == self.fails:
+            raise KeyboardInterrupt
         (stage / 'finished.json').write_text(
             json.dumps(dict(checkpoint=str(stage / 'last.pth'))))
 
@@ -169,6 +172,27 @@ def test_variants_and_interruption(folder, monkeypatch):
     ]
     # without both ends there is no gap
     assert '| - |' in (folder / 'out' / 'report.md').read_text()
+
+
+def test_other_settings_are_not_gone_on_from(folder, monkeypatch):
+    """Even if the new run was interrupted before its first checkpoint."""
+    runs = FakeRuns(monkeypatch)
+    runs.scores = dict(stage2=0.4, bicross=0.2)
+    compare(folder)
+    path = folder / 'bicross.py'
+    path.write_text(path.read_text() + 'model = dict(warmup_iters=2)\n')
+    runs.fails, runs.late = 'bicross/seed0', False
+    runs.started.clear()
+    for fails in ('bicross/seed0', None):
+        runs.fails = fails
+        if fails:
+            with pytest.raises(KeyboardInterrupt):
+                compare(folder)
+            left = folder / 'out' / 'bicross' / 'seed0' / 'stage3'
+            assert [one.name for one in left.iterdir()] == ['last.pth']
+        else:
+            compare(folder)
+    assert runs.started == [('bicross/seed0', 'stage2/seed0', False)] * 2
 
 
 def test_mistakes(folder, monkeypatch):

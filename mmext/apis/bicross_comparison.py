@@ -134,7 +134,12 @@ class BiCrossComparison:
             found = json.loads(folder.report.read_text())
             if osp.isfile(found['checkpoint']):
                 return found
-        resume = ['--resume'] if folder.known else []
+        place = folder.path / stage.kind
+        if not folder.known:
+            # of other settings: neither finished nor to go on from
+            for name in ('finished.json', 'last_checkpoint'):
+                (place / name).unlink(missing_ok=True)
+        resume = ['--resume'] if (place / 'last_checkpoint').is_file() else []
         folder.start()
         (folder.path / 'tested.json').unlink(missing_ok=True)
         self.say(f'training {folder.path}')
@@ -145,8 +150,7 @@ class BiCrossComparison:
             folder.path, '--cfg-options',
             *option_arguments(stage.all_options(seed))
         ], 'log.txt')
-        note = json.loads(
-            (folder.path / stage.kind / 'finished.json').read_text())
+        note = json.loads((place / 'finished.json').read_text())
         result = dict(
             checkpoint=osp.abspath(note['checkpoint']),
             minutes=(time.monotonic() - started) / 60,
