@@ -100,6 +100,29 @@ def test_h38_resume_is_the_same_run(stages):
     assert not same(first['state_dict'], first['teacher_state_dict'])
 
 
+def test_stages_after_a_new_one_start_anew(stages, monkeypatch):
+    """Though their notes name a file of the same path."""
+    module, ran = tool('train_bicross'), []
+
+    def run_stage(cfg, stage, args):
+        ran.append((stage, args.resume))
+        return module.written(cfg.work_dir, args.pick)
+
+    monkeypatch.setattr(module, 'run_stage', run_stage)
+    for first in (4, 3, 2, 1):
+        ran.clear()
+        note = stages / 'work' / f'stage{first}' / 'finished.json'
+        text = note.read_text() if first < 4 else ''
+        note.unlink(missing_ok=True)
+        module.main([
+            str(stages / 'bicross.py'), '--work-dir',
+            str(stages / 'work'), '--resume'
+        ])
+        assert ran == [(f'stage{n}', n == first) for n in range(first, 4)]
+        if text:
+            note.write_text(text)
+
+
 @HOOKS.register_module(force=True)
 class _Record(Hook):
     """States of student and teacher after each iteration."""

@@ -265,6 +265,8 @@ def main(argv=None) -> None:
             if args.resume else None
         if done is None:
             done = run_stage(cfg, stage, args)
+            # what later stages hold began with another network
+            args.resume = False
             say = 'wrote'
         else:
             say = 'was finished before and wrote'
