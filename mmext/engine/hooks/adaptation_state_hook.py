@@ -42,7 +42,8 @@ class AdaptationStateHook(Hook):
         model = runner.model.module if is_model_wrapper(
             runner.model) else runner.model
         check_source(model.state_dict(), given_weights(checkpoint),
-                     self._optional, self.ignore, where)
+                     self._optional, self.ignore, where,
+                     'train_cfg.source_ignore')
         self.loaded = True
         if runner._resume:
             if 'adaptation' not in checkpoint:

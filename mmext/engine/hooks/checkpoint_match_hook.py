@@ -12,9 +12,12 @@ from mmext.registry import HOOKS
 from mmext.utils.user_error import ConfigError
 
 
-def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
-                 optional: Callable[[str], bool], ignore: Sequence[str],
-                 where: str) -> None:
+def check_source(expected: Dict[str, Tensor],
+                 given: Dict[str, Tensor],
+                 optional: Callable[[str], bool],
+                 ignore: Sequence[str],
+                 where: str,
+                 setting: str = '') -> None:
     """Compare a checkpoint's keys, shapes and values with the model's.
 
     Args:
@@ -24,6 +27,8 @@ def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
         ignore (Sequence[str]): Regular expressions of keys that may be in
             the checkpoint only.
         where (str): Path of the checkpoint, for the message.
+        setting (str): Setting of the config that ``ignore`` comes from, for
+            the message. Defaults to '', none.
 
     Raises:
         ConfigError: With the lists of keys that are missing, unexpected, of
@@ -50,11 +55,13 @@ def check_source(expected: Dict[str, Tensor], given: Dict[str, Tensor],
                                ('of another shape', shapes), ('not finite',
                                                               spoilt)) if keys
         ]
+        cure = 'Use the checkpoint that belongs to `model`'
+        if setting and unexpected:
+            cure += f', or list keys that may be left over in {setting}'
         raise ConfigError(
             f'{where} is not a sound checkpoint of this model; a partly '
             'random model is not worth running.\n  ' + '\n  '.join(parts) +
-            '\nUse the checkpoint that belongs to `model`, or list keys that '
-            'may be left over in train_cfg.source_ignore.')
+            f'\n{cure}.')
 
 
 def _shortened(keys: List[str], most: int = 12) -> List[str]:

@@ -1,0 +1,24 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""What is said about a checkpoint that does not fit."""
+import pytest
+import torch
+
+from mmext.engine.hooks.checkpoint_match_hook import check_source
+from mmext.utils.user_error import ConfigError
+
+
+@pytest.mark.stack_subset
+@pytest.mark.parametrize('setting', ['', 'train_cfg.source_ignore'])
+def test_a_setting_is_named_where_it_helps_only(setting):
+    own = dict(a=torch.zeros(2), b=torch.zeros(3))
+    given = dict(own, c=torch.zeros(1))
+    cases = [(given, '1 unexpected', bool(setting)),
+             (dict(a=own['a']), '1 missing', False),
+             (dict(own, b=torch.ones(4)), 'of another shape', False),
+             (dict(own, a=torch.full((2, ), torch.nan)), 'not finite', False)]
+    for state, problem, named in cases:
+        with pytest.raises(ConfigError, match=problem) as caught:
+            check_source(own, state, lambda key: False, (), 'x.pth', setting)
+        assert ('left over' in str(caught.value)) == named
+        assert str(caught.value).endswith('.')
+    check_source(own, given, lambda key: False, ('^c', ), 'x.pth', setting)
