@@ -9,4 +9,4 @@ train_cfg = dict(
         decay=0.999,
         anchor_threshold=None,
         restore_prob=0.01,
-        reference_view=2))
+        reference_view=0))

@@ -6,11 +6,9 @@ _base_ = [
     '../_base_/mmseg_runtime.py', '../_base_/schedules/adapt_depth.py'
 ]
 
-# model setting: views come in sizes of their own
-model = dict(data_preprocessor=dict(size=None))
-
 # adaptation; the rate, 1e-4 (adapt_adam.py), is that of stage 3
 train_cfg = dict(
+    method=dict(reference_view=0),
     evaluator={{_base_.test_evaluator}},
     # the domain classifier of stage 3
     source_ignore=('^domain_loss', ))

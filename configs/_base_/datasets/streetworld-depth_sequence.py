@@ -3,20 +3,16 @@
 # Night is the target that stage 3 has seen (other frames of it), the others
 # are new. Frames are drawn once and kept in cache_dir.
 
-# 6 views at ratios 0.8, 1.0, 1.25, each plain, then mirrored; view 2 is the
-# reference, as the sensor gives it. Objects that look 1.25 times as large
-# look as near, so the ratios are a geometric series: in the mean of
-# logarithms that error cancels.
+# 2 views, plain and mirrored; view 0 is the reference, as the sensor gives it.
+# No other sizes: the network has seen one size only, and knows depth by how
+# large things look. On clear frames of its own training domain (validation)
+# one view has AbsRel 0.134, these two 0.129, and six with ratios 0.8 and 1.25
+# 0.491.
 tta_pipeline = [
     dict(type='mmext.RenderStreetWorldSpikes', keys='spike'),
     dict(
         type='TestTimeAug',
         transforms=[
-            [
-                dict(type='mmext.ResizeSpike', size=(77, 128)),
-                dict(type='mmext.ResizeSpike', size=(96, 160)),
-                dict(type='mmext.ResizeSpike', size=(120, 200))
-            ],
             [
                 dict(type='mmext.RandomDepthFlip', prob=0.),
                 dict(type='mmext.RandomDepthFlip', prob=1.)
