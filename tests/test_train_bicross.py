@@ -21,7 +21,7 @@ from mmext.utils.io import safe_load
 from mmext.utils.user_error import ConfigError, UserError
 from . import processes
 from .bicross_runs import write_stages
-from .tool_fixtures import tool
+from .tool_fixtures import run_tool, tool
 from .toy_runs import quick_runner
 
 STEM = 'backbone.vit.patch_embed.backbone.stem.conv.weight'
@@ -384,3 +384,31 @@ def test_h39_two_processes_average_their_gradients():
     """
     processes.run(sys.executable, '-m', 'tests.ddp_stages',
                   processes.free_port())
+
+
+def test_two_processes(stages, tmp_path):
+    """Stage 3 with ``tools/dist_train.sh`` on CPUs: one model, one result."""
+    if torch.cuda.is_available():
+        pytest.skip('checks the machines without a GPU')
+    start = handed_over(stages, 2)
+    run_tool(
+        'tools/dist_train.sh',
+        stages / 'stage3.py',
+        '2',
+        '--work-dir',
+        'two',
+        '--cfg-options',
+        f'load_from={start}',
+        cwd=tmp_path)
+    saved = safe_load(tmp_path / 'two' / 'iter_4.pth')
+    student, teacher = saved['state_dict'], saved['teacher_state_dict']
+    for state in (student, teacher):
+        assert all(value.isfinite().all() for value in state.values())
+        assert not same(state, weights(start))
+    assert {key for key in student if key.startswith('domain_loss')}
+    lines = next((tmp_path / 'two').glob('*/vis_data/scalars.json'))
+    lines = [json.loads(line) for line in lines.read_text().splitlines()]
+    scores = [one for one in lines if any('abs_rel' in key for key in one)]
+    assert len(scores) == 1
+    counts = [v for k, v in scores[0].items() if k.endswith('num_images')]
+    assert counts and set(counts) == {2}
