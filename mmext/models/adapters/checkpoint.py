@@ -203,6 +203,21 @@ def _check_config(cfg: Any, file: Path) -> None:
     missing = sorted(keys - set(cfg))
     if missing:
         raise AdapterError(f'{file} lacks {", ".join(missing)}.')
+    wrong = [
+        f'"{key}" is {cfg[key]!r}, expected {name}' for key, kind, name in (
+            ('name', str, 'a string'),
+            ('adapter', dict, 'an object'),
+            ('split', dict, 'an object'),
+            ('model', dict, 'an object'),
+            ('backbone', dict, 'an object'),
+            ('host_keys', list, 'a list'),
+        ) if not isinstance(cfg[key], kind)
+    ]
+    if wrong:
+        raise AdapterError(
+            f'{file} was changed since save_adapter wrote it: '
+            f'{"; ".join(wrong)} (of JSON). Undo the change, or fetch or '
+            'save the adapter again.')
 
 
 def _finite(value: Tensor) -> bool:

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Files of adapters: saving, loading, resuming, wrong files."""
 import json
+import re
 
 import pytest
 import torch
@@ -304,6 +305,25 @@ def test_files_that_are_no_adapter(saved, tmp_path):
     refused(model, saved, 'lacks host_keys')
     with pytest.raises(AdapterError, match='pickle'):
         save_adapter(model, tmp_path / 'a.bin')
+
+
+@pytest.mark.parametrize('key,value,expected', [
+    ('adapter', 'AdaptFormer', 'an object'),
+    ('adapter', None, 'an object'),
+    ('split', 'up', 'an object'),
+    ('split', ['up'], 'an object'),
+    ('model', 1, 'an object'),
+    ('backbone', [], 'an object'),
+    ('host_keys', 'head.fc', 'a list'),
+    ('name', 3, 'a string'),
+])
+def test_entry_of_another_kind(saved, key, value, expected):
+    """A config that was edited by hand is refused as such."""
+    rewrite(saved, lambda cfg: cfg.update({key: value}))
+    text = re.escape(f'"{key}" is {value!r}, expected {expected}')
+    refused(build(double=False), saved, text + '.*fetch or save')
+    with pytest.raises(AdapterError, match=text):
+        model_from_adapter(fresh_host(), saved)
 
 
 def test_options_of_a_file_that_cannot_be_built(saved):
