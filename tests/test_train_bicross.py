@@ -123,6 +123,35 @@ def test_stages_after_a_new_one_start_anew(stages, monkeypatch):
             note.write_text(text)
 
 
+def test_what_an_older_run_left_is_not_gone_on_from(stages, tmp_path,
+                                                    monkeypatch):
+    """A new run in its folder was interrupted before its first checkpoint."""
+    module, begun = tool('train_bicross'), []
+
+    def interrupted(cfg):
+        begun.append((bool(cfg.get('resume')), cfg.load_from))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, 'build_runner', interrupted)
+    work, start = tmp_path / 'work', handed_over(stages, 2)
+    shutil.copytree(stages / 'work' / 'stage3', work / 'stage3')
+    command = [
+        '--stage3',
+        str(stages / 'stage3.py'), '--checkpoint', start, '--work-dir',
+        str(work)
+    ]
+    for options in ([], ['--resume']):
+        with pytest.raises(KeyboardInterrupt):
+            module.main(command + options)
+    assert begun == [(False, start)] * 2
+    last = work / 'stage3' / 'iter_2.pth'
+    (last.parent / 'last_checkpoint').write_text(str(last))
+    (last.parent / 'iter_4.pth').unlink()
+    with pytest.raises(KeyboardInterrupt):
+        module.main(command + ['--resume'])
+    assert begun[-1] == (True, str(last))
+
+
 @HOOKS.register_module(force=True)
 class _Record(Hook):
     """States of student and teacher after each iteration."""

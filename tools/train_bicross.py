@@ -220,7 +220,8 @@ def run_stage(cfg: Config, stage: str, args: argparse.Namespace) -> str:
         note.unlink(missing_ok=True)
         if not args.resume:  # what an older run wrote is not handed over
             (note.parent / 'last_checkpoint').unlink(missing_ok=True)
-    if args.resume:
+    # Without last_checkpoint, what lies there is an older run's.
+    if args.resume and (note.parent / 'last_checkpoint').is_file():
         set_resume(cfg, 'auto')
     runner = build_runner(cfg)
     runner.train()
