@@ -4,9 +4,11 @@
 Every writer takes the root to write to and returns it as a str. Images of one
 class have one colour and some noise, so that a model can learn them.
 """
+import hashlib
 import json
 import os
 import os.path as osp
+import pickle
 from typing import Sequence
 
 import cv2
@@ -104,6 +106,38 @@ def write_cifar10(root, count: int = 20) -> str:
              pixels.clip(0, 255).reshape(count, -1)], 1)
         _write(osp.join(root, FOLDER, name), rows.astype(np.uint8).tobytes())
     return str(root)
+
+
+def write_cifar100(root, count: int = 20) -> str:
+    """``cifar-100-python``: pickles as in the archive, labels in turn.
+
+    The checksums are not the official ones: see :func:`own_checksums`.
+    """
+    rng = np.random.default_rng(0)
+    entries = {
+        name:
+        dict(
+            data=rng.integers(0, 256, (count, 3072), np.uint8),
+            fine_labels=(np.arange(count) % 100).tolist())
+        for name in ('train', 'test')
+    }
+    entries['meta'] = dict(fine_label_names=[f'class {i}' for i in range(100)])
+    for name, entry in entries.items():
+        _write(osp.join(root, 'cifar-100-python', name), pickle.dumps(entry))
+    return str(root)
+
+
+def own_checksums(root, monkeypatch) -> None:
+    """mmpretrain accepts the original CIFAR-100 only; let it take ours."""
+    from mmpretrain.datasets import CIFAR100
+
+    def md5(name):
+        with open(osp.join(root, 'cifar-100-python', name), 'rb') as file:
+            return hashlib.md5(file.read()).hexdigest()
+
+    monkeypatch.setattr(CIFAR100, 'train_list', [['train', md5('train')]])
+    monkeypatch.setattr(CIFAR100, 'test_list', [['test', md5('test')]])
+    monkeypatch.setattr(CIFAR100, 'meta', dict(CIFAR100.meta, md5=md5('meta')))
 
 
 def write_aircraft(root, count: int = 4) -> str:

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from mmext.utils.user_error import UserError
-from ..classification_fixtures import (write_aircraft, write_cifar10,
+from ..classification_fixtures import (own_checksums, write_aircraft,
+                                       write_cifar10, write_cifar100,
                                        write_elpv, write_fashion_mnist,
                                        write_fgvc, write_food101, write_vtab)
 from ..tool_fixtures import ROOT
@@ -70,6 +71,8 @@ SETS = dict(
     cifar10=('vit-small-p14_mosa_cifar10-112px', write_cifar10, 5,
              _subset(10, ', check=False'), _subset(10, ', check=False'),
              _subset(10, ', check=False')),
+    cifar100=('vit-base-p16_mosa_cifar100', write_cifar100, 2,
+              'dict(data_root={root!r}, indices=4)', _PLAIN, _PLAIN),
     aircraft=('vit-base-p16_mosa_aircraft', write_aircraft, 2, _PLAIN, _PLAIN,
               _PLAIN),
     food101=('vit-base-p16_mosa_food101', write_food101, 2, _PLAIN, _PLAIN,
@@ -111,6 +114,8 @@ def test_two_iterations(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     # a short path: the runner formats its config, which long lines slow down
     root = SETS[name][1]('data')
+    if name == 'cifar100':
+        own_checksums(root, monkeypatch)
     config = write_config(tmp_path, name, root)
     scored = name in ('vtab', 'fgvc', 'elpv', 'cifar10')
     tool('train')([config, '--work-dir', 'work'] + ['--no-validate'] *

@@ -1,14 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The shipped distance-net configs, made tiny, through tools/train.py."""
-import hashlib
-import pickle
-
-import numpy as np
 import pytest
-from mmpretrain.datasets import CIFAR100
 
 from mmext.utils.user_error import UserError
-from ..classification_fixtures import write_cifar10, write_fashion_mnist
+from ..classification_fixtures import (own_checksums, write_cifar10,
+                                       write_cifar100, write_fashion_mnist)
 from ..tool_fixtures import ROOT
 from .test_classification_train import scalars, tool
 
@@ -34,39 +30,6 @@ default_hooks = dict(
 """
 MLP = 'backbone=dict(depth=2, width=0.015625), head=dict(in_channels=16)'
 LENET = 'backbone=dict(hidden=16), head=dict(in_channels=16, hidden=8)'
-
-
-def write_cifar100(root, count=20):
-    """Pickles as in the original archive, labels in turn."""
-    folder = root / 'cifar-100-python'
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in ('train', 'test'):
-        entry = dict(
-            data=rng.integers(0, 256, (count, 3072), np.uint8),
-            fine_labels=(np.arange(count) % 100).tolist())
-        (folder / name).write_bytes(pickle.dumps(entry))
-    meta = dict(fine_label_names=[f'class {i}' for i in range(100)])
-    (folder / 'meta').write_bytes(pickle.dumps(meta))
-    return str(root)
-
-
-@pytest.fixture
-def own_checksums(monkeypatch):
-    """mmpretrain accepts the original files only; let it take ours."""
-
-    def use(root):
-
-        def md5(name):
-            path = root / 'cifar-100-python' / name
-            return hashlib.md5(path.read_bytes()).hexdigest()
-
-        monkeypatch.setattr(CIFAR100, 'train_list', [['train', md5('train')]])
-        monkeypatch.setattr(CIFAR100, 'test_list', [['test', md5('test')]])
-        monkeypatch.setattr(CIFAR100, 'meta',
-                            dict(CIFAR100.meta, md5=md5('meta')))
-
-    return use
 
 
 R, V2 = (0, 1, 1, 1, 2), (0, 0, 0, 1, 2)
@@ -96,12 +59,12 @@ def write_config(folder, name, root):
 
 
 @pytest.mark.parametrize('name', SETS)
-def test_two_iterations(name, tmp_path, monkeypatch, own_checksums):
+def test_two_iterations(name, tmp_path, monkeypatch):
     """Train to p = inf, certify the average and the live weights, test."""
     monkeypatch.chdir(tmp_path)
     root = SETS[name][0](tmp_path / 'data')
     if 'cifar100' in name:
-        own_checksums(tmp_path / 'data')
+        own_checksums(root, monkeypatch)
     config = write_config(tmp_path, name, root)
     tool('train')([config, '--work-dir', 'work'])
     lines = scalars(tmp_path / 'work')

@@ -1,4 +1,5 @@
-# CIFAR-100 enlarged to 224 px; mmpretrain's class, which downloads the data.
+# CIFAR-100 enlarged to 224 px; mmpretrain's class. It downloads the data with
+# download=True; without, a missing folder ends in a message before the run.
 # Its images are red first already: the model's preprocessor needs
 # to_rgb=False.
 dataset_type = 'CIFAR100'
@@ -34,6 +35,7 @@ train_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        download=False,
         split='train',
         pipeline=train_pipeline))
 test_dataloader = dict(
@@ -43,6 +45,7 @@ test_dataloader = dict(
     dataset=dict(
         type=dataset_type,
         data_root=data_root,
+        download=False,
         split='test',
         test_mode=True,
         pipeline=test_pipeline))
