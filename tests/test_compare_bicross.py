@@ -91,10 +91,10 @@ class FakeRuns:
             json.dumps(dict(checkpoint=str(stage / 'last.pth'))))
 
 
-def compare(folder, *arguments):
+def compare(folder, *arguments, metrics=('abs_rel', 'd1')):
     tool(TOOL).main([
         str(folder / 'bicross.py'), *map(str, arguments), '--metrics',
-        'abs_rel', 'd1', '--work-dir',
+        *metrics, '--work-dir',
         str(folder / 'out')
     ])
     return json.loads((folder / 'out' / 'report.json').read_text())['rows']
@@ -195,7 +195,7 @@ def test_other_settings_are_not_gone_on_from(folder, monkeypatch):
     assert runs.started == [('bicross/seed0', 'stage2/seed0', False)] * 2
 
 
-def test_mistakes(folder, monkeypatch):
+def test_mistakes(folder, monkeypatch, capsys):
     runs = FakeRuns(monkeypatch)
     with pytest.raises(UserError, match='belongs to no stage'):
         compare(folder, '--variant', 'q', 'model.warmup_iters=2')
@@ -203,6 +203,11 @@ def test_mistakes(folder, monkeypatch):
         (folder / 'bicross-a.py').write_text("_base_ = './stage3.py'\n")
         compare(folder, '--parts', folder / 'bicross-a.py', '--variant', 'a',
                 'stage3.model.warmup_iters=2')
+    with pytest.raises(UserError, match="'absrel'.* among abs_rel, .*ause"):
+        compare(folder, '--sheet', 1, metrics=('d1', 'absrel'))
+    with pytest.raises(SystemExit):
+        compare(folder, '--sheet', -1)
+    assert 'number of samples' in capsys.readouterr().err
     with pytest.raises(UserError, match='no_such'):
         compare(folder, '--variant', 'a', 'stage3.no_such.key=2')
     (folder / 'bicross.py').write_text("_base_ = './stage3.py'\n")

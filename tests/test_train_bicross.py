@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner
+from torch.nn.modules.module import register_module_forward_hook
 
 from mmext.engine.hooks import DistillHook, MeanTeacherHook
 from mmext.registry import HOOKS
@@ -222,6 +224,38 @@ def test_h17_h21_teacher_of_stage3(stages, tmp_path):
                     rtol=1e-5,
                     atol=1e-7)
     assert not same(seen[2][0], seen[2][1])
+
+
+def test_stage3_in_bfloat16(stages, tmp_path):
+    """Mixed precision on CPUs: sound losses, weights stay float32."""
+    kinds = set()
+    watch = register_module_forward_hook(lambda module, _, out: kinds.add(
+        out.dtype) if isinstance(module, torch.nn.Linear) else None)
+    try:
+        runner, seen = run(
+            stages / 'stage3.py', tmp_path / 'amp', **{
+                'load_from': handed_over(stages, 2),
+                'optim_wrapper.type': 'mmext.CPUAmpOptimWrapper',
+                'train_cfg.max_iters': 2,
+                'val_cfg': None,
+                'val_dataloader': None,
+                'val_evaluator': None
+            })
+    finally:
+        watch.remove()
+    assert torch.bfloat16 in kinds
+    losses = {
+        key: scalar.data[0]
+        for key, scalar in runner.message_hub.log_scalars.items()
+        if 'loss' in key
+    }
+    assert 'train/loss_scp' in losses  # from the end of the warm-up on
+    for each in losses.values():
+        assert np.isfinite(each).all()
+    for state in seen[-1]:
+        assert all(value.dtype == torch.float32 and value.isfinite().all()
+                   for value in state.values() if value.is_floating_point())
+    assert not same(seen[0][0], seen[2][0])
 
 
 def test_h14_stage2_from_the_teacher_only(stages, tmp_path):

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Callable, Dict, List, NamedTuple, Optional, Sequence
 
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.logging import print_log
+from mmengine.registry import init_default_scope
 
 from mmext.utils.comparison import (RunFolder, mean_of, option_arguments,
                                     run_digest, std_of)
@@ -87,6 +89,36 @@ def check_stages(rows: Dict[str, Stage]) -> None:
             cfg.model.teacher_ckpt = None
         preflight(cfg, 'train')
         preflight(cfg, 'test')
+
+
+def check_metrics(rows: Dict[str, Stage], metrics: Sequence[str]) -> None:
+    """Refuse scores that the test of a row cannot give.
+
+    Args:
+        rows (dict[str, Stage]): Label of each row, and its last stage.
+        metrics (Sequence[str]): Names of scores.
+
+    Raises:
+        UserError: If one is unknown. Where a metric does not tell its
+            ``names``, as :class:`mmext.DepthMetric` does, any may be right.
+    """
+    for label, stage in rows.items():
+        cfg = stage.load()
+        init_default_scope(cfg.get('default_scope') or 'mmseg')
+        given = cfg.test_evaluator
+        if isinstance(given, dict):
+            given = given.get('metrics') or given
+        known: List[str] = []
+        for metric in Evaluator(given).metrics:
+            if not hasattr(metric, 'names'):
+                break
+            known += metric.names
+        else:
+            wrong = [name for name in metrics if name not in known]
+            if wrong:
+                raise UserError(
+                    f'{label} is not scored by {wrong[0]!r}. Choose --metrics '
+                    f'among {", ".join(sorted(known))}.')
 
 
 class BiCrossComparison:

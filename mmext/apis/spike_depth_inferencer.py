@@ -199,7 +199,7 @@ class SpikeDepthInferencer(BaseInferencer):
                            or ticks) or [begin]
             for start in starts:
                 if array:
-                    results = self._of_array(one, start)
+                    results = self._of_array(one, start, name)
                 else:
                     results = self._load(
                         dict(spike_path=one, spike_begin=start))
@@ -207,11 +207,13 @@ class SpikeDepthInferencer(BaseInferencer):
                     dict(name=f'{name}_{start:06d}', spike=results['spike']))
                 yield self.pipeline(results)
 
-    def _of_array(self, array: np.ndarray, start: int) -> Dict[str, Any]:
+    def _of_array(self, array: np.ndarray, start: int,
+                  name: str) -> Dict[str, Any]:
         if array.ndim != 3 or not np.isin(array[start], (0, 1)).all():
             raise ConfigError('Expected an array (T, H, W) of 0 and 1, but '
                               f'got {array.shape} of {array.dtype}.')
         spikes = array[start:start + self.length].astype(np.uint8)
+        self._load.transforms[0].check(spikes, start, name)
         shape = spikes.shape[1:]
         return dict(
             spike=spikes, spike_begin=start, ori_shape=shape, img_shape=shape)

@@ -12,6 +12,7 @@ SUMS = ('n', 'abs_rel', 'sq_rel', 'square', 'square_log', 'log', 'log10', 'd1',
         'd2', 'd3', 'sig', 'sig_square')
 MEASURES = ('abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'log10', 'silog', 'd1',
             'd2', 'd3', 'val_sig')
+UNCERTAINTY_MEASURES = ('ause', 'aurg', 'unc_corr')
 ALIGNMENTS = (None, 'median', 'scale_shift', 'scale_shift_inverse')
 CROPS = ('garg', 'eigen', 'nyu', None)
 # Shares of height and width: top, bottom, left, right. Garg's are those of

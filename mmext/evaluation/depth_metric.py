@@ -13,8 +13,9 @@ from mmengine.logging import print_log
 from mmext.registry import METRICS, register_depth
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError
-from .depth_measures import (ALIGNMENTS, CROPS, MEASURES, align, crop_mask,
-                             depth_sums, measures, uncertainty_measures)
+from .depth_measures import (ALIGNMENTS, CROPS, MEASURES, UNCERTAINTY_MEASURES,
+                             align, crop_mask, depth_sums, measures,
+                             uncertainty_measures)
 from .sample_fields import get_field, sample_name
 
 
@@ -103,6 +104,16 @@ class DepthMetric(BaseMetric):
         self.crop, self.average, self.align = crop, average, align
         self.uncertainty, self.steps = uncertainty, steps
         self.report_file = report_file
+
+    @property
+    def names(self) -> List[str]:
+        """list[str]: All that it can give, with the prefix; those of
+        uncertainty come only from a model that predicts it."""
+        found = [*self.metrics, 'num_images', 'num_empty']
+        if self.uncertainty is not None:
+            found += UNCERTAINTY_MEASURES
+        prefix = f'{self.prefix}/' if self.prefix else ''
+        return [prefix + name for name in found]
 
     # One image ---------------------------------------------------------------
 

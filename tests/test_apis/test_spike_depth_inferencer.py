@@ -123,6 +123,10 @@ def test_mistakes(inferencer, tmp_path):
     write_spikes(tmp_path / 'dark.npy', np.zeros((TICKS, *SIZE), np.uint8))
     with pytest.raises(BadFileError, match='all'):
         inferencer(str(tmp_path / 'dark.npy'))
+    late = make_frame(0, SIZE, 2 * TICKS)[2]
+    late[TICKS:] = 0
+    with pytest.raises(BadFileError, match='ticks 16 to 31 of array1 are 0'):
+        inferencer([late[:TICKS], late], begin=0, every=TICKS)
     model = inferencer.model
     torch.save(dict(state_dict=model.state_dict()), tmp_path / 'weights.pth')
     again = SpikeDepthInferencer(model, str(tmp_path / 'weights.pth'), 'cpu')

@@ -36,7 +36,8 @@ from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
 from mmext.apis.bicross_comparison import (BiCrossComparison, Stage,
-                                           check_stages, gap_closed)
+                                           check_metrics, check_stages,
+                                           gap_closed)
 from mmext.apis.spike_depth_inferencer import SpikeDepthInferencer
 from mmext.engine.hooks.depth_visualization_hook import input_picture
 from mmext.registry import DATASETS
@@ -104,6 +105,9 @@ def parse_args(argv=None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if len(set(args.seeds)) < len(args.seeds):
         parser.error(f'--seeds names one twice: {args.seeds}')
+    if args.sheet < 0:
+        parser.error('--sheet expects a number of samples, 0 for no sheet, '
+                     f'but got {args.sheet}')
     return args
 
 
@@ -254,6 +258,7 @@ def main(argv=None) -> None:
     MMLogger.get_instance('mmext', log_level='WARNING')
     stages = rows_of(args)
     check_stages(stages)
+    check_metrics(stages, args.metrics)
     comparison = BiCrossComparison(root, args.seeds,
                                    partial(print, flush=True))
     rows: Dict[str, dict] = {}

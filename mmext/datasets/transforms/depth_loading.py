@@ -100,16 +100,29 @@ class LoadSpikeFromFile(BaseTransform):
         check_size(results, recording.shape[1:], path)
         begin = self._first(results, len(recording))
         spikes = recording.read(begin, self.length)
-        if not self.allow_silent and not spikes.any():
-            raise BadFileError(
-                f'Expected spikes, but all {spikes.size} values of ticks '
-                f'{begin} to {begin + self.length - 1} of {path} are 0: the '
-                'recording is dead, or the scene was black. Leave it out, or '
-                'set allow_silent=True of LoadSpikeFromFile.')
+        self.check(spikes, begin, path)
         results['spike'] = spikes
         results['spike_begin'] = begin
         results.setdefault('img_shape', spikes.shape[1:])
         return results
+
+    def check(self, spikes: np.ndarray, begin: int, where: str) -> None:
+        """Refuse a recording without a single spike, unless allowed.
+
+        Args:
+            spikes (np.ndarray): (length, H, W).
+            begin (int): First tick, for the message.
+            where (str): Path or name of the recording, for the message.
+
+        Raises:
+            BadFileError: If all values are 0.
+        """
+        if not self.allow_silent and not spikes.any():
+            raise BadFileError(
+                f'Expected spikes, but all {spikes.size} values of ticks '
+                f'{begin} to {begin + len(spikes) - 1} of {where} are 0: the '
+                'recording is dead, or the scene was black. Leave it out, or '
+                'set allow_silent=True of LoadSpikeFromFile.')
 
     def _first(self, results: Dict[str, Any], ticks: int) -> int:
         begin = results.get('spike_begin')
