@@ -1,6 +1,6 @@
 # The supervised bound on embedded street scenes: labelled spikes of the
-# target, from the RGB network of stage 1 on, as many epochs of spikes as stages
-# 2 and 3 have together.
+# target, from the RGB network of stage 1 on, as many epochs of spikes as
+# stages 2 and 3 have together.
 _base_ = './stage2_streetworld.py'
 
 model = dict(ckd=dict(weight=0.), fkd=dict(weight=0.))

@@ -1,5 +1,5 @@
-# A short schedule for some hundreds of training images, on a CPU; two epochs of
-# warm-up, however many iterations they are.
+# A short schedule for some hundreds of training images, on a CPU; two epochs
+# of warm-up, however many iterations they are.
 optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(
