@@ -26,7 +26,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
-from mmext.utils.config_io import find_config, load_config
+from mmext.utils.config_io import STAGES, load_config, named_stages
 from mmext.utils.config_paths import checkpoint_place, find_checkpoint
 from mmext.utils.io import write_json
 from mmext.utils.launch import (add_common_arguments, build_runner, enable_amp,
@@ -35,7 +35,6 @@ from mmext.utils.launch import (add_common_arguments, build_runner, enable_amp,
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
 
-STAGES = ('stage1', 'stage2', 'stage3')
 NOTE = 'finished.json'
 
 
@@ -86,16 +85,12 @@ def stage_configs(args: argparse.Namespace) -> Dict[str, str]:
     """
     found = {}
     if args.config:
-        given = load_config(args.config).get('stages')
-        if not given or not set(given) <= set(STAGES):
+        found = named_stages(args.config)
+        if not found or not set(found) <= set(STAGES):
             raise UserError(
                 f'{args.config} names no stages. Expected stages=dict(stage1='
                 "'A.py', stage2='B.py', stage3='C.py') in it, or the options "
                 '--stage1, --stage2 and --stage3.')
-        folder = find_config(args.config).parent
-        for name, path in given.items():
-            beside = folder / path
-            found[name] = str(beside) if beside.is_file() else path
     for name in STAGES:
         if getattr(args, name):
             found[name] = getattr(args, name)

@@ -4,6 +4,7 @@
 A finished run is reused when nothing that decides its result has changed,
 and an interrupted one goes on from its last checkpoint.
 """
+import argparse
 import hashlib
 import os
 import os.path as osp
@@ -17,7 +18,7 @@ from typing import Any, Dict, Iterable, List, Optional, Sequence
 from mmengine.config import Config
 
 import mmext
-from .config_io import package_root
+from .config_io import CfgOptions, package_root
 from .io import atomic_write, sha256_file
 from .user_error import UserError
 
@@ -30,6 +31,31 @@ class RunError(UserError):
     def __init__(self, message: str, tail: str) -> None:
         super().__init__(f'{tail}\n{message}')
         self.tail = tail
+
+
+def add_run_arguments(parser: argparse.ArgumentParser, work_dir: str) -> None:
+    """Add the options that all comparisons have.
+
+    Args:
+        parser (ArgumentParser): Of the tool.
+        work_dir (str): Default of ``--work-dir``.
+    """
+    parser.add_argument(
+        '--work-dir',
+        default=work_dir,
+        help='folder of the runs and of the report')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=CfgOptions,
+        default={},
+        help='settings to override in every config, as key=value')
+
+
+def check_seeds(parser: argparse.ArgumentParser, seeds: Sequence[int]) -> None:
+    """End the tool with a message if a seed is named twice."""
+    if len(set(seeds)) < len(seeds):
+        parser.error(f'--seeds names one twice: {list(seeds)}')
 
 
 def run_digest(cfg: Config, seed: int, sources: Iterable[str] = ()) -> str:

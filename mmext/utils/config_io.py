@@ -13,6 +13,8 @@ from mmengine.config import Config, DictAction
 
 from .user_error import UserError
 
+#: Stages of BiCross, in their order.
+STAGES = ('stage1', 'stage2', 'stage3')
 SUFFIXES = ('.py', '.yml', '.yaml', '.json')
 
 
@@ -158,6 +160,27 @@ def load_config(name: str) -> Config:
     except Exception as error:
         raise UserError(f'The config {path} cannot be read: '
                         f'{type(error).__name__}: {error}') from error
+
+
+def named_stages(config: str) -> Dict[str, str]:
+    """Configs of the stages that a config of BiCross names (``stages``).
+
+    Args:
+        config (str): The config.
+
+    Returns:
+        dict[str, str]: Stage -> path; one that lies beside the config is
+        found there. Empty if none is named.
+
+    Raises:
+        UserError: If the config cannot be read.
+    """
+    named = load_config(config).get('stages') or {}
+    folder = find_config(config).parent
+    return {
+        stage: str(folder / path) if (folder / path).is_file() else path
+        for stage, path in named.items()
+    }
 
 
 def merge_options(cfg: Config, options: Optional[dict]) -> List[str]:

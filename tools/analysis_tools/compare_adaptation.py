@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Dict, List
 
 from mmext.evaluation.domain_report import main_score
-from mmext.utils.comparison import (RunFolder, markdown_table, mean_of, number,
+from mmext.utils.comparison import (RunFolder, add_run_arguments,
+                                    markdown_table, mean_of, number,
                                     option_arguments, run_digest, std_of)
-from mmext.utils.config_io import CfgOptions, load_config, merge_options
+from mmext.utils.config_io import load_config, merge_options
 from mmext.utils.io import atomic_write, write_json
 from mmext.utils.launch import is_adaptation
 from mmext.utils.user_error import UserError, run_tool
@@ -31,20 +32,11 @@ def parse_args() -> argparse.Namespace:
         default=[0],
         help='seeds to run each config with')
     parser.add_argument(
-        '--work-dir',
-        default='work_dirs/compare',
-        help='folder of the runs and of the report')
-    parser.add_argument(
         '--sheet',
         action='store_true',
         help='also write contact_sheet.png from one frame of every domain: '
         'what was seen, the truth and every prediction')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        default={},
-        help='settings to override in every config, as key=value')
+    add_run_arguments(parser, 'work_dirs/compare')
     return parser.parse_args()
 
 

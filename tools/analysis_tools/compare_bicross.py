@@ -43,14 +43,14 @@ from mmext.engine.hooks.depth_visualization_hook import input_picture
 from mmext.registry import DATASETS
 from mmext.spike import preview, write_picture
 from mmext.spike.preview import with_title
-from mmext.utils.comparison import markdown_table, number
-from mmext.utils.config_io import (CfgOptions, NamedOptions, find_config,
-                                   load_config)
+from mmext.utils.comparison import (add_run_arguments, check_seeds,
+                                    markdown_table, number)
+from mmext.utils.config_io import (STAGES, NamedOptions, load_config,
+                                   named_stages)
 from mmext.utils.io import atomic_write, write_json
 from mmext.utils.user_error import UserError, run_tool
 from mmext.visualization import colour_depth
 
-STAGES = ('stage1', 'stage2', 'stage3')
 BASELINE, MONOCROSS, BICROSS, BOUND = ('Pre_src', 'MonoCross', 'BiCross',
                                        'Supervised')
 
@@ -92,19 +92,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         default=0,
         metavar='N',
         help='also draw N samples of the test set, with the first seed')
-    parser.add_argument(
-        '--work-dir',
-        default='work_dirs/compare_bicross',
-        help='folder of the runs and of the report')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        default={},
-        help='settings to override in every config, as key=value')
+    add_run_arguments(parser, 'work_dirs/compare_bicross')
     args = parser.parse_args(argv)
-    if len(set(args.seeds)) < len(args.seeds):
-        parser.error(f'--seeds names one twice: {args.seeds}')
+    check_seeds(parser, args.seeds)
     if args.sheet < 0:
         parser.error('--sheet expects a number of samples, 0 for no sheet, '
                      f'but got {args.sheet}')
@@ -117,17 +107,13 @@ def stage_paths(config: str) -> Dict[str, str]:
     Raises:
         UserError: If the config does not name all three.
     """
-    named = load_config(config).get('stages') or {}
+    named = named_stages(config)
     if set(named) != set(STAGES):
         raise UserError(
             f'{config} does not name its stages. Expected stages=dict('
             "stage1='A.py', stage2='B.py', stage3='C.py') in it, got "
             f'{sorted(named)}.')
-    folder = find_config(config).parent
-    return {
-        stage: str(folder / path) if (folder / path).is_file() else path
-        for stage, path in named.items()
-    }
+    return named
 
 
 def chain_of(paths: Dict[str, str], common: dict, variant: str,

@@ -45,8 +45,9 @@ from mmengine.logging import MMLogger
 
 from mmext.apis.peft_comparison import (RATE, Method, PeftComparison,
                                         check_method)
-from mmext.utils.comparison import markdown_table, number
-from mmext.utils.config_io import CfgOptions, NamedOptions
+from mmext.utils.comparison import (add_run_arguments, check_seeds,
+                                    markdown_table, number)
+from mmext.utils.config_io import NamedOptions
 from mmext.utils.io import atomic_write, write_json
 from mmext.utils.user_error import UserError, run_tool
 
@@ -90,19 +91,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--metric',
         default='accuracy/top1',
         help='score to compare, more is better. Default: accuracy/top1')
-    parser.add_argument(
-        '--work-dir',
-        default='work_dirs/compare_peft',
-        help='folder of the runs and of the report')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=CfgOptions,
-        default={},
-        help='settings to override in every config, as key=value')
+    add_run_arguments(parser, 'work_dirs/compare_peft')
     args = parser.parse_args(argv)
-    if len(set(args.seeds)) < len(args.seeds):
-        parser.error(f'--seeds names one twice: {args.seeds}')
+    check_seeds(parser, args.seeds)
     return args
 
 
