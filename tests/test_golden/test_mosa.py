@@ -46,11 +46,23 @@ GRANULARITY = dict(all='element', row='row', column='column')
 STORAGES = ('compact', 'replicated')
 
 
-def load(path):
-    with np.load(path) as file:
-        return {k: torch.from_numpy(np.asarray(file[k])) if
-                file[k].dtype.kind != 'U' else str(file[k])
-                for k in file.files}
+class Arrays(dict):
+    """The arrays of one file; remembers which of them were read."""
+
+    def __init__(self, path):
+        with np.load(path) as file:
+            super().__init__(
+                (k, torch.from_numpy(np.asarray(file[k])))
+                for k in file.files if file[k].dtype.kind != 'U')
+        self.used = set()
+
+    def __getitem__(self, key):
+        self.used.add(key)
+        return super().__getitem__(key)
+
+    @property
+    def unused(self):
+        return sorted(set(self) - self.used)
 
 
 def metas():
@@ -70,7 +82,7 @@ CACHE = {}
 
 def arrays(name):
     if name not in CACHE:
-        CACHE[name] = load(ROOT / f'{name}.npz')
+        CACHE[name] = Arrays(ROOT / f'{name}.npz')
     return CACHE[name]
 
 
@@ -145,8 +157,8 @@ def build(name, storage='compact', **kwargs):
     model.double()
     weights = {
         ('head.fc' + k[len('w/head'):] if k.startswith('w/head.') else
-         'backbone.' + k[len('w/'):]): v
-        for k, v in data.items() if k.startswith('w/')
+         'backbone.' + k[len('w/'):]): data[k]
+        for k in data if k.startswith('w/')
     }
     result = model.load_state_dict(weights, strict=False)
     assert not result.unexpected_keys
@@ -167,12 +179,12 @@ def place_of(meta, block, part):
 
 def entries(data, prefix):
     """Recorded tensors below a prefix, by (block, layer, kind)."""
-    for key, value in data.items():
+    for key in data:
         if key.startswith(f'{prefix}/layers.') or \
                 key.startswith(f'{prefix}/stages.'):
             _, block, tail = key.split('/')
             part, kind = tail.rsplit('.', 1)
-            yield (block, part, kind), value
+            yield (block, part, kind), data[key]
 
 
 def locate(model, meta, block, part):
@@ -242,6 +254,16 @@ def run_step(model, x, y, table):
     return losses, total, torch.cat(logits).chunk(2)
 
 
+def keep_blocks(model):
+    """Lists that the outputs of the transformer's blocks go to."""
+    blocks = getattr(model.backbone, 'layers', [])
+    hidden = [[] for _ in blocks]
+    for block, outputs in zip(blocks, hidden):
+        block.register_forward_hook(
+            lambda m, args, out, outputs=outputs: outputs.append(out))
+    return hidden
+
+
 def eval_logits(model, x):
     model.eval()
     with torch.no_grad():
@@ -259,12 +281,17 @@ def test_train_logits_and_losses(name, storage, batched):
     meta, data = METAS[name], arrays(name)
     model = build(name, storage, batch_passes=batched)
     put_state(model, name)
+    hidden = keep_blocks(model)
     losses, total, logits = run_step(model, data['x'], data['y'],
                                      data['choice'])
     for i in range(2):
         close(logits[i], data[f'train/logits{i + 1}'])
+        if f'train/hidden{i + 1}' in data:
+            passes = [torch.cat(outputs).chunk(2)[i] for outputs in hidden]
+            close(torch.stack(passes), data[f'train/hidden{i + 1}'])
     close(losses['loss'], data['loss/ce1'])
     close(losses['loss_kl'], meta['reg_weight'] * data['loss/kl_sym'])
+    close(F.cross_entropy(logits[1], data['y']), data['loss/ce2'])
     if meta['add_weight']:
         close(losses['loss_aux'], meta['add_weight'] * data['loss/ce2'])
     if 'loss/deepreg' in data:
@@ -457,9 +484,10 @@ def test_trajectory(name, run):
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-    for key, value in data.items():
+    for key in data:
         if not key.startswith(f'{run}/final/'):
             continue
+        value = data[key]
         short = key[len(f'{run}/final/'):]
         if short.startswith('head.'):
             kind = short.split('.')[1]
@@ -471,7 +499,7 @@ def test_trajectory(name, run):
             actual = gathered(locate(model, meta, block, part), kind)
             before = data[f'adapter/{short}'].double()
         close(actual - before, value - before)
-    for key, value in data.items():
+    for key in data:
         if key.startswith(f'{run}/adam_steps/'):
             _, _, block, tail = key.split('/')
             part, kind = tail.rsplit('.', 1)
@@ -480,7 +508,7 @@ def test_trajectory(name, run):
                 int(optimizer.state[p]['step']) if optimizer.state.get(p)
                 else 0 for p in layer.parameters_of(kind)
             ]
-            assert steps == value.tolist()
+            assert steps == data[key].tolist()
     for mode in ('mean', 'official_joint', 'union'):
         for layer in model.split_layers().values():
             layer.merge_mode = mode
@@ -499,18 +527,18 @@ def needs(file):
 @needs('masks.npz')
 def test_masks():
     """Property 3: the partition and the baseline's mask, bit for bit."""
-    data = load(ROOT / 'masks.npz')
+    data = arrays('masks')
     count = 0
-    for key, value in data.items():
+    for key in data:
         kind, tag, *rest = key.split('/')
         if kind == 'mask':
             n, mode = int(rest[0][1:]), rest[1]
             owner = partition(data[f'score/{tag}'], n, GRANULARITY[mode])
-            assert torch.equal(module_masks(owner, n), value.bool()), key
+            assert torch.equal(module_masks(owner, n), data[key].bool()), key
             count += 1
         elif kind == 'prune':
             mask = sparse_mask(data[f'score/{tag}'], int(rest[0][1:]))
-            assert torch.equal(mask, value.bool()), key
+            assert torch.equal(mask, data[key].bool()), key
             count += 1
     assert count
 
@@ -518,21 +546,27 @@ def test_masks():
 @needs('masks.npz')
 def test_defects_are_not_copied():
     """Property 4: a partition where the authors' code yields none."""
-    data = load(ROOT / 'masks.npz')
-    found = [k for k in data if k.startswith('defect/') and
-             k.endswith('/score')]
-    for key in found:
-        n = int(key.split('/')[1].rsplit('N', 1)[1])
-        owner = partition(data[key], n)
+    data = arrays('masks')
+    cases = {k.split('/')[1] for k in data if k.startswith('defect/')}
+    for case in cases:
+        n = int(case.rsplit('N', 1)[1])
+        owner = partition(data[f'defect/{case}/score'], n)
         sizes = torch.bincount(owner.flatten().long(), minlength=n)
         assert int(sizes.sum()) == owner.numel()
         assert int(sizes.max() - sizes.min()) <= 1
+        theirs = f'defect/{case}/mask'
+        if theirs in data:
+            assert not torch.equal(
+                module_masks(owner, n), data[theirs].bool()), case
+        holders = f'defect/{case}/cover_count'
+        if holders in data:
+            assert bool((data[holders] != 1).any()), case
 
 
 @needs('losses_optim.npz')
 def test_losses():
     """Property 14: consistency, cross entropy and deep term."""
-    data = load(ROOT / 'losses_optim.npz')
+    data = arrays('losses_optim')
     z1, z2 = (data[f'kl/logits{i}'].double().requires_grad_()
               for i in (1, 2))
     value = symmetric_kl(z1, z2)
@@ -559,7 +593,8 @@ def test_losses():
 ])
 def test_optimizer(run):
     """Properties 18 and 20: the authors' AdamW, step by step."""
-    data = load(ROOT / 'losses_optim.npz')
+    data = arrays('losses_optim')
+    assert not data['adamw/grads'][:, data['adamw/mask'] == 0].any()
     all_active = run.endswith('all_active')
     param = torch.nn.Parameter(data['adamw/param0'].double().clone())
     optimizer = BertAdamW([param], lr=0.05,
@@ -598,9 +633,11 @@ def test_schedule():
     assert shipped.train_cfg.max_epochs == 100
     assert [dict(s) for s in shipped.param_scheduler] == schedule(10, 100)
     checked = 0
-    for key, expected in load(ROOT / 'losses_optim.npz').items():
+    data = arrays('losses_optim')
+    for key in data:
         if not key.startswith('lr_multiplier/'):
             continue
+        expected = data[key]
         warmup, total = (int(part.strip('warmuptotal'))
                          for part in key.split('/')[1].split('_'))
         optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(1))], 1.)
@@ -616,3 +653,18 @@ def test_schedule():
                 scheduler.step()
         checked += 1
     assert checked
+
+
+def test_every_array_was_read(request):
+    """No file, and no array of one, is passed over by the tests above."""
+    here = [i for i in request.session.items if i.module is request.module]
+    functions = {
+        name for name, value in vars(request.module).items()
+        if name.startswith('test_') and callable(value)
+    }
+    chosen = request.config.getoption('keyword') or \
+        {i.originalname for i in here} != functions
+    if chosen or here[-1] is not request.node or request.session.testsfailed:
+        pytest.skip('needs all tests of this file, in order, passed')
+    unused = {path.stem: arrays(path.stem).unused for path in FILES}
+    assert not {name: keys for name, keys in unused.items() if keys}

@@ -211,8 +211,15 @@ def _check_config(cfg: Any, file: Path) -> None:
             ('model', dict, 'an object'),
             ('backbone', dict, 'an object'),
             ('host_keys', list, 'a list'),
-        ) if not isinstance(cfg[key], kind)
+            ('rng_seed', int, 'a whole number'),
+        ) if key in cfg and not isinstance(cfg[key], kind)
     ]
+    options = cfg.get('optimizer', dict(numbers={}, groups=[]))
+    if not isinstance(options, dict) or \
+            not isinstance(options.get('numbers'), dict) or \
+            not isinstance(options.get('groups'), list):
+        wrong.append(f'"optimizer" is {options!r}, expected an object with '
+                     'an object "numbers" and a list "groups"')
     if wrong:
         raise AdapterError(
             f'{file} was changed since save_adapter wrote it: '
@@ -275,6 +282,11 @@ def load_adapter(model: MoSAModel,
         raise AdapterError(f'{path} is a merged adapter, from which training '
                            'cannot go on. Load the training flavour.')
     if optimizer is not None:
+        if moments and 'optimizer' not in cfg:
+            raise AdapterError(
+                f'{path} holds the moments of an optimizer, but its JSON '
+                'has no "optimizer" with their options. Fetch or save the '
+                'adapter again.')
         if not moments:
             raise AdapterError(f'{path} has no optimizer state; it was saved '
                                'without optimizer=, or before a step.')

@@ -166,6 +166,13 @@ def test_resume_is_exact(tmp_path, storage):
     with pytest.raises(AdapterError, match='another optimizer'):
         load_adapter(other, tmp_path / 'a', optimizer=few)
     assert equal(before, snapshot(other))
+    config = tmp_path / 'a/adapter_config.json'
+    cfg = json.loads(config.read_text())
+    del cfg['optimizer']
+    config.write_text(json.dumps(cfg))
+    with pytest.raises(AdapterError, match='has no "optimizer"'):
+        load_adapter(other, tmp_path / 'a', optimizer=second)
+    assert equal(before, snapshot(other))
 
 
 def test_half_precision_backbone(tmp_path):
@@ -315,6 +322,9 @@ def test_files_that_are_no_adapter(saved, tmp_path):
     ('model', 1, 'an object'),
     ('backbone', [], 'an object'),
     ('host_keys', 'head.fc', 'a list'),
+    ('rng_seed', 'one', 'a whole number'),
+    ('optimizer', [], 'an object with an object "numbers"'),
+    ('optimizer', dict(groups=[]), 'an object with an object "numbers"'),
     ('name', 3, 'a string'),
 ])
 def test_entry_of_another_kind(saved, key, value, expected):
