@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mmext.utils.user_error import UserError
+from .processes import ROOT, run_distributed
 from .tool_fixtures import run_tool, tool, write_classification, write_config
 
 pytest.importorskip('mmpretrain')
@@ -140,6 +141,29 @@ def test_certify(two_processes, monkeypatch, capsys):
         with pytest.raises((UserError, ValueError)) as caught:
             certify.main([str(config), *argv, '--work-dir', 'w'])
         assert part in str(caught.value), argv
+
+
+def test_certify_on_two_processes(two_processes, monkeypatch):
+    """The same images, each once, as on one process."""
+    folder, config = two_processes
+    monkeypatch.setenv('MMEXT_LP_BACKEND', 'reference')
+    monkeypatch.chdir(folder)
+    argv = [
+        config, 'two/epoch_4.pth', '--eps', '0.5/255', '0.05', '--work-dir',
+        'w', '--out-dir'
+    ]
+    certify = ROOT / 'tools/analysis_tools/certify.py'
+    run_distributed(certify, *argv, 'by two', '--launcher', 'pytorch',
+                    cwd=folder)
+    tool('analysis_tools/certify').main([*map(str, argv), 'by one'])
+    one, two = (
+        json.loads((folder / out / 'certified.json').read_text())
+        for out in ('by one', 'by two'))
+    assert one['images'] == two['images'] == 7
+    assert one['metrics'] == pytest.approx(two['metrics'], rel=1e-5)
+    rows = [(folder / out / 'samples.csv').read_text().splitlines()
+            for out in ('by one', 'by two')]
+    assert len(rows[0]) == len(rows[1]) == 8
 
 
 def test_network_for_the_comparison_of_bounds(capsys):
