@@ -3,8 +3,9 @@
 import os
 import zipfile
 import zlib
+from contextlib import contextmanager
 from tokenize import TokenError
-from typing import BinaryIO, Optional, Tuple
+from typing import BinaryIO, Iterator, List, Optional, Tuple
 
 import numpy as np
 
@@ -82,6 +83,53 @@ def read_content(name: str, file: BinaryIO, shape, fortran: bool,
         shape, order='F' if fortran else 'C')
 
 
+@contextmanager
+def damage_reported(name: str) -> Iterator[None]:
+    """Errors of a file that cannot be unpacked say what to do.
+
+    Args:
+        name (str): The file.
+
+    Raises:
+        BadFileError: For what zip files raise when they are damaged.
+    """
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError,
+            NotImplementedError, RuntimeError) as error:
+        raise BadFileError(
+            f'Cannot read {name}: it is truncated, damaged or no array file '
+            f'({type(error).__name__}: {error}). Write the file again.'
+        ) from error
+
+
+def choose_array(name: str, archive: zipfile.ZipFile,
+                 key: Optional[str]) -> str:
+    """Name of the one array of an .npz file, or of the one asked for.
+
+    Args:
+        name (str): The file, for the message.
+        archive (ZipFile): The file, open.
+        key (str, optional): Array that was asked for.
+
+    Raises:
+        ConfigError: If there is no such array, or one must be asked for.
+    """
+    keys = array_names(archive)
+    if key is None and len(keys) == 1:
+        return keys[0]
+    if key not in keys:
+        raise ConfigError(
+            f'Expected one array in {name}, or the name of one as key, but '
+            f'got {key!r} and the file has {keys}.')
+    return key
+
+
+def array_names(archive: zipfile.ZipFile) -> List[str]:
+    """Names of the arrays in an .npz file."""
+    return [n[:-4] for n in archive.namelist() if n.endswith('.npy')]
+
+
 def read_array(name: str, key: Optional[str] = None) -> np.ndarray:
     """An array of a .npy file, or one of a .npz file.
 
@@ -94,23 +142,11 @@ def read_array(name: str, key: Optional[str] = None) -> np.ndarray:
         ConfigError: If there is no such array.
         BadFileError: If the file is damaged.
     """
-    try:
+    with damage_reported(name):
         if not name.lower().endswith('.npz'):
             with open(name, 'rb') as file:
                 return read_content(name, file, *read_header(file, name))
         with zipfile.ZipFile(name) as archive:
-            keys = [n[:-4] for n in archive.namelist() if n.endswith('.npy')]
-            if key is None and len(keys) == 1:
-                key = keys[0]
-            if key not in keys:
-                raise ConfigError(
-                    f'Expected one array in {name}, or the name of one as '
-                    f'key, but got {key!r} and the file has {keys}.')
-            with archive.open(f'{key}.npy') as file:
+            member = choose_array(name, archive, key)
+            with archive.open(f'{member}.npy') as file:
                 return read_content(name, file, *read_header(file, name))
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError,
-            NotImplementedError, RuntimeError) as error:
-        raise BadFileError(
-            f'Cannot read {name}: it is truncated, damaged or no array file '
-            f'({type(error).__name__}: {error}). Write the file again.'
-        ) from error

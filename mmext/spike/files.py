@@ -9,7 +9,6 @@ import os
 import sys
 import warnings
 import zipfile
-import zlib
 from contextlib import ExitStack
 from typing import List, Optional, Tuple
 
@@ -17,7 +16,8 @@ import numpy as np
 
 from mmext.utils.io import PathLike, atomic_file
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
-from .array_files import check_spike_array, map_npy, read_content, read_header
+from .array_files import (array_names, check_spike_array, choose_array,
+                          damage_reported, map_npy, read_content, read_header)
 from .arrays import (BIT_ORDERS, check_cube, pack_frames, repair_big_endian,
                      unpack_frames)
 from .layout import layout_findings
@@ -193,6 +193,8 @@ def open_spikes(path: PathLike,
 
     Raises:
         MissingFileError: If there is no such file.
+        ConfigError: If a .dat file comes without its size, or an .npz file
+            has no such array or several.
         BadFileError: If the file is damaged, or has another size.
 
     Examples:
@@ -247,26 +249,11 @@ def _dat_size(name: str, size: Optional[Tuple[int, int]]) -> Tuple[int, int]:
 
 def _open_npz(name: str, key: Optional[str], flip: bool,
               repair: bool) -> SpikeRecording:
-    try:
-        with zipfile.ZipFile(name) as archive:
-            keys = [n[:-4] for n in archive.namelist() if n.endswith('.npy')]
-            if key is None and set(keys) == {'bits', 'shape'}:
-                return _open_packed(name, archive, flip, repair)
-            if key is None and len(keys) == 1:
-                key = keys[0]
-            if key not in keys:
-                raise BadFileError(
-                    f'Expected one array of spikes in {name}, or the name of '
-                    f'one as key, but got {key!r} and the file has {keys}.')
-            return _Array(name, _member(name, archive, key), flip, repair)
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError,
-            NotImplementedError, RuntimeError) as error:
-        if isinstance(error, BadFileError):
-            raise
-        raise BadFileError(
-            f'Cannot read {name}: it is truncated, damaged or no .npz file '
-            f'({type(error).__name__}: {error}). Write the file again.'
-        ) from error
+    with damage_reported(name), zipfile.ZipFile(name) as archive:
+        if key is None and set(array_names(archive)) == {'bits', 'shape'}:
+            return _open_packed(name, archive, flip, repair)
+        member = choose_array(name, archive, key)
+        return _Array(name, _member(name, archive, member), flip, repair)
 
 
 def _member(name: str, archive: zipfile.ZipFile, key: str) -> np.ndarray:

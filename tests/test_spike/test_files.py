@@ -146,7 +146,7 @@ def test_other_arrays(tmp_path):
     found = open_spikes(tmp_path / 'a.npz')
     np.testing.assert_array_equal(found.read(), spikes)
     np.savez(tmp_path / 'a.npz', left=spikes, right=1 - spikes)
-    with pytest.raises(BadFileError, match="'left', 'right'"):
+    with pytest.raises(ConfigError, match="'left', 'right'"):
         open_spikes(tmp_path / 'a.npz')
     found = open_spikes(tmp_path / 'a.npz', key='right')
     np.testing.assert_array_equal(found.read(), 1 - spikes)
