@@ -9,6 +9,7 @@ when nothing moved.
 """
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,8 @@ pytestmark = pytest.mark.skipif(
 SPLIT = dict(down='up', up='down', none='both')
 GRANULARITY = dict(all='element', row='row', column='column')
 STORAGES = ('compact', 'replicated')
+# To this a second implementation reproduced the recordings.
+ROUNDING = 2e-14
 
 
 class Arrays(dict):
@@ -87,10 +90,14 @@ def arrays(name):
 
 
 def close(actual, expected, tolerance=1e-9):
-    """Within 1e-9, and within a tenth of the expected values' scale."""
+    """Within 1e-9, and within a tenth of the expected values' scale.
+
+    What is smaller than the recordings' own rounding, such as the divergence
+    of two passes that drew the same modules, is compared with zero.
+    """
     expected = expected.double()
     scale = float(expected.abs().max()) if expected.numel() else 0.
-    limit = min(tolerance, 0.1 * scale) if scale else tolerance
+    limit = max(min(tolerance, 0.1 * scale), ROUNDING) if scale else tolerance
     assert tuple(actual.shape) == tuple(expected.shape)
     error = (actual.detach().double() - expected).abs().max()
     assert float(error) <= limit
@@ -113,7 +120,7 @@ def host_config(meta):
                 window_size=meta['window'], out_indices=(last, ),
                 drop_path_rate=0.,
                 stage_cfgs=dict(block_cfgs=dict(
-                    ffn_ratio=meta['mlp_ratio']))),
+                    ffn_ratio=meta.get('mlp_ratio', 4)))),
             neck=dict(type='GlobalAveragePooling'),
             head=dict(type='LinearClsHead', num_classes=meta['classes'],
                       in_channels=width))
@@ -133,7 +140,8 @@ def adapter_config(meta):
     if meta['kind'] == 'mosl':
         return dict(type='LoRA', rank=meta['r'], scale=meta['scalar'],
                     targets=meta['mode'], o_reads='input')
-    style = meta.get('style', 'AdaptFormer')
+    # Swin has one style, whatever its file says.
+    style = 'AdaptFormer' if meta['kind'] == 'swin' else meta['style']
     options = dict(type=style, bottleneck=meta['r'], drop_rate=0.)
     if style == 'AdaptFormer':
         options['scale'] = meta['scalar']
@@ -237,14 +245,20 @@ def samples(labels):
     return [DataSample().set_gt_label(int(y)) for y in labels]
 
 
-def choice(table):
+def choice(meta, table):
+    """Recorded indices in the order in which our adapters take them."""
+    if meta['kind'] == 'mosl':  # recorded in the order of the mode's letters
+        order = sorted(
+            range(len(meta['mode'])),
+            key=lambda i: 'qkvo'.index(meta['mode'][i]))
+        table = table.unflatten(2, (-1, 2))[:, :, order]
     return table.reshape(table.shape[0], -1)
 
 
-def run_step(model, x, y, table):
+def run_step(model, meta, x, y, table):
     """Both passes with recorded indices; the losses, and the logits."""
     model.train()
-    model.set_indices(choice(table))
+    model.set_indices(choice(meta, table))
     logits = []
     handle = model.head.fc.register_forward_hook(
         lambda m, args, out: logits.append(out))
@@ -282,7 +296,7 @@ def test_train_logits_and_losses(name, storage, batched):
     model = build(name, storage, batch_passes=batched)
     put_state(model, name)
     hidden = keep_blocks(model)
-    losses, total, logits = run_step(model, data['x'], data['y'],
+    losses, total, logits = run_step(model, meta, data['x'], data['y'],
                                      data['choice'])
     for i in range(2):
         close(logits[i], data[f'train/logits{i + 1}'])
@@ -290,13 +304,21 @@ def test_train_logits_and_losses(name, storage, batched):
             passes = [torch.cat(outputs).chunk(2)[i] for outputs in hidden]
             close(torch.stack(passes), data[f'train/hidden{i + 1}'])
     close(losses['loss'], data['loss/ce1'])
-    close(losses['loss_kl'], meta['reg_weight'] * data['loss/kl_sym'])
+    close(symmetric_kl(*logits), data['loss/kl_sym'])
     close(F.cross_entropy(logits[1], data['y']), data['loss/ce2'])
-    if meta['add_weight']:
-        close(losses['loss_aux'], meta['add_weight'] * data['loss/ce2'])
-    if 'loss/deepreg' in data:
-        close(losses['loss_deep'],
-              meta['reg_weight'] * data['loss/deepreg'])
+    terms = dict(loss_kl=('reg_weight', 'kl_sym'),
+                 loss_aux=('add_weight', 'ce2'))
+    if meta.get('deepreg'):
+        first, second = ([torch.cat(outputs).chunk(2)[i]
+                          for outputs in hidden] for i in range(2))
+        value = 0.01 * deep_alignment(first[:6], second[:6], len(first))
+        close(value, data['loss/deepreg'])
+        terms['loss_deep'] = 'reg_weight', 'deepreg'
+    for key, (weight, name) in terms.items():
+        if meta[weight]:
+            close(losses[key], meta[weight] * data[f'loss/{name}'])
+        else:  # no such term
+            assert key not in losses
     close(total, data['loss/total'])
 
 
@@ -323,11 +345,15 @@ def test_eval_logits_and_merges(name, storage):
         model = build(name, storage, merge=mode)
         put_state(model, name)
         close(eval_logits(model, data['x']), data[f'eval/logits_{mode}'])
+        count = 0
         for (block, part, kind), value in entries(data, f'merged_{mode}'):
             layer = locate(model, meta, block, part)
             merged = layer.merged_bias() if kind == 'bias' else \
                 layer.merged_weight()
             close(merged, value)
+            count += 1
+        split = [layer.kinds() for layer in model.split_layers().values()]
+        assert count == (0 if mode == 'union' else sum(map(len, split)))
         model.merge()
         close(eval_logits(model, data['x']), data[f'eval/logits_{mode}'])
     with model.disable_adapters():
@@ -384,7 +410,8 @@ def test_masked_gradients(name, storage, batched):
     meta, data = METAS[name], arrays(name)
     model = build(name, storage, batch_passes=batched)
     put_state(model, name)
-    _, total, _ = run_step(model, data['x'], data['y'], data['choice'])
+    _, total, _ = run_step(model, meta, data['x'], data['y'],
+                           data['choice'])
     total.backward()
     count = 0
     for (block, part, kind), value in entries(data, 'grad'):
@@ -412,7 +439,8 @@ def test_raw_gradients(name, monkeypatch):
     monkeypatch.setattr(SplitLinear, '_select', keep)
     model = build(name)
     put_state(model, name)
-    _, total, _ = run_step(model, data['x'], data['y'], data['choice'])
+    _, total, _ = run_step(model, meta, data['x'], data['y'],
+                           data['choice'])
     total.backward()
     for (block, part, kind), value in entries(data, 'grad_raw'):
         layer = locate(model, meta, block, part)
@@ -433,7 +461,10 @@ def official(model, meta):
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             (biases if 'bias' in name else others).append(parameter)
-    options = meta['optimizer']
+    # The format's constants, unless the file has its own.
+    options = dict(lr=meta['lr'], betas=(0.9, 0.999), eps=1e-6,
+                   weight_decay=0.01)
+    options.update(meta.get('optimizer', {}))
     return BertAdamW(
         [dict(params=others), dict(params=biases, weight_decay=0.)],
         lr=options['lr'], betas=options['betas'], eps=options['eps'],
@@ -448,7 +479,8 @@ def test_one_optimizer_step(name):
     put_state(model, name)
     optimizer = official(model, meta)
     model.guard(optimizer)
-    _, total, _ = run_step(model, data['x'], data['y'], data['choice'])
+    _, total, _ = run_step(model, meta, data['x'], data['y'],
+                           data['choice'])
     total.backward()
     optimizer.step()
     moved = 0
@@ -478,7 +510,7 @@ def test_trajectory(name, run):
     optimizer = official(model, meta)
     model.guard(optimizer)
     for t in range(meta['T']):
-        _, total, _ = run_step(model, data['x'][t], data['y'][t],
+        _, total, _ = run_step(model, meta, data['x'][t], data['y'][t],
                                data['choice'][t])
         close(total, data[f'{run}/loss'][t])
         optimizer.zero_grad()
@@ -549,7 +581,7 @@ def test_defects_are_not_copied():
     data = arrays('masks')
     cases = {k.split('/')[1] for k in data if k.startswith('defect/')}
     for case in cases:
-        n = int(case.rsplit('N', 1)[1])
+        n = int(re.search(r'N(\d+)', case)[1])
         owner = partition(data[f'defect/{case}/score'], n)
         sizes = torch.bincount(owner.flatten().long(), minlength=n)
         assert int(sizes.sum()) == owner.numel()
@@ -574,7 +606,9 @@ def test_losses():
     for actual, i in zip(torch.autograd.grad(value, (z1, z2)), (1, 2)):
         close(actual, data[f'kl/grad_logits{i}'])
     single = symmetric_kl(data['kl/logits1'], data['kl/logits2'])
-    close(single, data['kl/value_official_fp32'], 1e-6)
+    # float32 rounds by the size of the value.
+    close(single, data['kl/value_official_fp32'],
+          1e-6 * max(1., float(data['kl/value'])))
     value = F.cross_entropy(z1, data['ce/targets'])
     close(value, data['ce/value'])
     close(torch.autograd.grad(value, z1)[0], data['ce/grad_logits1'])
@@ -664,7 +698,10 @@ def test_every_array_was_read(request):
     }
     chosen = request.config.getoption('keyword') or \
         {i.originalname for i in here} != functions
-    if chosen or here[-1] is not request.node or request.session.testsfailed:
-        pytest.skip('needs all tests of this file, in order, passed')
+    shared_out = hasattr(request.config, 'workerinput')  # by pytest-xdist
+    if chosen or shared_out or here[-1] is not request.node or \
+            request.session.testsfailed:
+        pytest.skip('needs all tests of this file, in order, passed, in one '
+                    'process')
     unused = {path.stem: arrays(path.stem).unused for path in FILES}
     assert not {name: keys for name, keys in unused.items() if keys}
