@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Where frames come from: folders, videos, StreetWorld."""
+import fnmatch
 import os
 import re
 from typing import Iterator, List, Optional, Sequence, Tuple
@@ -22,23 +23,29 @@ def natural_key(name: str) -> List:
     ]
 
 
-def list_pictures(folder: PathLike) -> List[str]:
+def list_pictures(folder: PathLike, pattern: str = '*') -> List[str]:
     """Pictures of a folder in their natural order.
 
     This is also how frames of an external interpolator come in: let it write
     its pictures, originals included, into one folder.
 
+    Args:
+        folder (str or PathLike): The folder.
+        pattern (str): Which names count, such as 'rgb_*' where depth maps
+            are in the same folder. Defaults to '*'.
+
     Raises:
-        MissingFileError: If there is no folder, or no picture in it.
+        MissingFileError: If there is no folder, or no such picture in it.
     """
     name = os.path.expanduser(os.fspath(folder))
     names = sorted(
-        (n for n in os.listdir(name) if n.lower().endswith(PICTURES)),
+        (n for n in os.listdir(name)
+         if n.lower().endswith(PICTURES) and fnmatch.fnmatchcase(n, pattern)),
         key=natural_key) if os.path.isdir(name) else []
     if not names:
         raise MissingFileError(
-            f'Expected a folder with pictures ({", ".join(PICTURES)}), but '
-            f'there are none in {name}.')
+            f'Expected a folder with pictures ({", ".join(PICTURES)}) whose '
+            f'names match {pattern!r}, but there are none in {name}.')
     return [os.path.join(name, n) for n in names]
 
 
@@ -71,7 +78,8 @@ def _finish(picture: np.ndarray, size: Optional[Sequence[int]],
 
 def folder_frames(folder: PathLike,
                   size: Optional[Tuple[int, int]] = None,
-                  gamma: Optional[float] = None) -> Iterator[np.ndarray]:
+                  gamma: Optional[float] = None,
+                  pattern: str = '*') -> Iterator[np.ndarray]:
     """Grey pictures of a folder, see :func:`list_pictures`.
 
     Args:
@@ -80,11 +88,12 @@ def folder_frames(folder: PathLike,
             Defaults to None.
         gamma (float, optional): See :func:`~mmext.spike.grey`.
             Defaults to None.
+        pattern (str): Which names count. Defaults to '*'.
 
     Yields:
         np.ndarray: (H, W) uint8, or float32 light with a ``gamma``.
     """
-    for path in list_pictures(folder):
+    for path in list_pictures(folder, pattern):
         yield _finish(read_picture(path), size, gamma)
 
 

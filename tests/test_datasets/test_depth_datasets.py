@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Depth data sets: layouts, two iterations of training, bad files."""
 import os
+import os.path as osp
 import shutil
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from ..depth_fixtures import (COUNT, SIZE, TICKS, WRITERS, make_frame,
                               write_respike, write_vkitti2, write_weather)
 from ..tiny_depth import depth_config
+from ..tool_fixtures import tool
 
 CROP = (56, 96)
 LOAD = [
@@ -197,8 +199,31 @@ def test_a_wrong_bit_order_is_noticed(tmp_path, log):
     assert path[:-4] + '.dat' in log.text
 
 
+@pytest.mark.parametrize('kind', sorted({*WRITERS} - {'respike'}))
+def test_spikes_as_the_converter_writes_them(kind, tmp_path, capsys):
+    """The command of the message about missing spikes gives what is read."""
+    config = WRITERS[kind](tmp_path / 'data')
+    folders = set()
+    for info in (dataset := build(config)):
+        os.remove(info['spike_path'])
+        folders.add(tuple(
+            osp.dirname(info[key]) for key in ('img_path', 'spike_path')))
+    convert = tool('dataset_converters/video_to_spikes')
+    pattern = ['--pattern', 'rgb_*'] if kind == 'nyu' else []
+    for pictures, spikes in folders:
+        convert.main([
+            '--folder', pictures, '--window', str(TICKS), '--ticks-per-frame',
+            '4', '--out', spikes, *pattern
+        ])
+    simulated = build(config, pipeline=TRAIN)
+    assert len(simulated) == len(dataset)
+    for i in range(len(simulated)):
+        assert simulated[i]['inputs'].shape[0] == TICKS
+    assert simulated.bad_samples == 0
+
+
 class TestBadFiles:
-    """Section 7 of the issue: what a damaged file does in a run."""
+    """What a damaged file does in a run."""
 
     @pytest.fixture
     def folder(self, tmp_path):

@@ -7,11 +7,12 @@ One running recording::
         --video clip.mp4 --ticks-per-frame 32 --out data/clip.dat
 
 A window of 128 ticks around every frame, as BiCross needs them, named after
-the pictures::
+the pictures; one folder at a time::
 
+    d=2011_09_26/2011_09_26_drive_0001_sync/image_02/data
     python tools/dataset_converters/video_to_spikes.py \
-        --folder data/kitti/rgb --window 128 --ticks-per-frame 16 \
-        --out data/kitti/spike
+        --folder data/kitti/raw/$d --window 128 --ticks-per-frame 16 \
+        --out data/kitti/spike/$d
 
 Pictures of an external interpolator such as XVFI come in by their folder;
 ``--interpolated 8`` says that every eighth one is an original frame.
@@ -58,6 +59,11 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 
 def _add_frame_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--pattern',
+        default='*',
+        help='The names of the pictures of a folder to read, such as '
+        '"rgb_*" where depth maps are in the same folder (all).')
     parser.add_argument(
         '--size',
         type=int,
@@ -159,7 +165,8 @@ def frames_of(args: argparse.Namespace) -> Iterator[np.ndarray]:
         return
     stop = None if args.frames is None else args.start + args.frames
     yield from itertools.islice(
-        folder_frames(args.folder, args.size, args.gamma), args.start, stop)
+        folder_frames(args.folder, args.size, args.gamma, args.pattern),
+        args.start, stop)
 
 
 class LookAhead:
@@ -233,7 +240,7 @@ def _names(args: argparse.Namespace) -> Optional[List[str]]:
     if not args.folder:
         return None
     stop = None if args.frames is None else args.start + args.frames
-    names = list_pictures(args.folder)[args.start:stop]
+    names = list_pictures(args.folder, args.pattern)[args.start:stop]
     return [Path(n).stem for n in names[::args.interpolated]]
 
 

@@ -36,7 +36,8 @@ data/nyu/                                    (data_root)
   SCENE/SEQUENCE/sync_depth_00000.png
   SCENE/SEQUENCE/rgb_00000.npy               (or sgb_00000.npy)""", """
 https://cs.nyu.edu/~silberman/datasets/nyu_depth_v2.html, with the pictures
-and lists that depth toolboxes share.""" + SPIKE_SOURCE)
+and lists that depth toolboxes share.""" + SPIKE_SOURCE + """
+Add --pattern 'rgb_*' here, as depth maps are in the same folders.""")
     default_scale = 1000.
 
     def list_samples(self) -> List[dict]:

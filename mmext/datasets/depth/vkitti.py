@@ -55,7 +55,7 @@ class VKITTI2Dataset(_SceneDataset):
 data/vkitti2/                                (data_root)
   Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg
   Scene01/clone/frames/depth/Camera_0/depth_00000.png
-  Scene01/clone/frames/spike/Camera_0/spike_00000.npy
+  Scene01/clone/frames/spike/Camera_0/rgb_00000.npy   (or spike_00000.npy)
   Scene{02,06,18,20}/...""", _SOURCE)
     splits = dict(
         train=('Scene01', 'Scene02', 'Scene06', 'Scene20'), test=('Scene18', ))
@@ -76,18 +76,24 @@ data/vkitti2/                                (data_root)
             for variant in self.variants:
                 for camera in self.cameras:
                     where = {
-                        one:
-                        osp.join(
+                        one: osp.join(
                             self.folder(one), scene, variant, 'frames', one,
-                            camera, f'{one}_')
+                            camera)
                         for one in ends
                     }
-                    for path in self.find(where[lead] + '*' + ends[lead]):
-                        number = stem(path)[len(lead) + 1:]
-                        samples.append({
-                            one: where[one] + number + ends[one]
+                    for path in self.find(where[lead], '*_*' + ends[lead]):
+                        number = stem(path).rsplit('_', 1)[1]
+                        sample = {
+                            one:
+                            osp.join(where[one], f'{one}_{number}{ends[one]}')
                             for one in ends
-                        })
+                        }
+                        if not osp.isfile(sample['spike']):
+                            # A simulated window has the name of its frame.
+                            sample['spike'] = osp.join(
+                                where['spike'],
+                                f'rgb_{number}{self.spike_suffix}')
+                        samples.append(sample)
         return samples
 
 
