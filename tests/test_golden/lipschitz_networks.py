@@ -150,7 +150,7 @@ def pure_certificates(data: Recorded, run: Run) -> None:
         with p_norm(net, number(p)):
             data.close(net(x), key)
     logits = net(x)
-    before = None
+    found = []
     for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
         lipschitz = decide(data, net.lipschitz_residual(x, y, eps),
                            f'e{j}_lip')
@@ -165,17 +165,22 @@ def pure_certificates(data: Recorded, run: Run) -> None:
         data.equal(residual.argmax(1) == y, f'e{j}_official_cert')
         assert interval[lipschitz].all() and clamped[interval].all()
         assert (logits.argmax(1) == y)[clamped].all()
-        assert before is None or before[clamped].all()
-        before = clamped
+        found.append((eps, clamped))
+    found.sort(key=lambda pair: pair[0])
+    for (_, smaller), (_, larger) in zip(found, found[1:]):
+        assert smaller[larger].all()
 
 
 @check('mlp_net')
 def user_units(data: Recorded, run: Run) -> None:
     """Property 13: the same from a pixel radius, mean and std."""
     net, x, y = at_eval(data), data['x'], data['label']
-    mean, std = data['mean'].double().cpu(), data.number('std')
-    data.near((1 - mean) / std, data['up'])
-    data.near((0 - mean) / std, data['down'])
+    mean, stds = (data[key].double().cpu() for key in ('mean', 'std'))
+    data.near((1 - mean) / stds, data['up'])
+    data.near((0 - mean) / stds, data['down'])
+    if not bool((stds == stds.max()).all()):
+        return  # a recorded radius is no radius in pixels then
+    std = float(stds.max())
     certifier = Certifier(net.body, net.head, mean, std, sound_rounding=False)
     for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
         found = certifier.residual(x, y, eps * std)
@@ -226,7 +231,7 @@ def attacked(data: Recorded, run: Run) -> None:
     residual = net.residual(boxes.eps_box(x, eps, *box), y)
     certified = certificates.certified(residual, y)
     data.equal(certified, 'pgd_cert_at_moved_buffers')
-    for key, p in data.match(r'pgd_p([^_]+)_x'):
+    for key, p in data.match(r'pgd_p(.+)_x'):
         with p_norm(net, number(p)):
             found = pgd_attack(
                 net,
@@ -330,7 +335,9 @@ def hybrid_certificates(data: Recorded, run: Run) -> None:
         logits = net.head(feat)
         naive = certificates.interval_residual(*logits[1:], y)
         data.close(naive, f'e{j}_naive_res')
-        assert (naive >= residual - 1e-12).all()
+        # Equal where the two rows of the head differ in all signs.
+        rounding = 1e-12 if run.dtype == F64 else 1e-5
+        assert (naive >= residual - rounding).all()
 
 
 @check('hybrid_net')

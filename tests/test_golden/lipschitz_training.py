@@ -72,6 +72,7 @@ def schedules(data: Recorded, run: Run) -> None:
         columns = data.raw('v2_columns' if name == 'v2_' else 'columns')
         rows = data.raw(f'{name}{i}_rows')
         table = dict(zip(columns.tolist(), rows.T))
+        assert set(table) <= {'epoch', 'batch', 'lr', 'p', 'eps', 'lambda'}
         times = (table['epoch'] * n + table['batch']).tolist()
         assert len(times) == schedule.epochs[-1] * n + 1
         for column, function in dict(
@@ -153,7 +154,7 @@ def lp_adamw(data: Recorded, run: Run) -> None:
     for _, p in data.match(r'decay_only_p(.+?)_dist_weight'):
         params = {
             name: nn.Parameter(data[f'{name}0'].clone())
-            for _, name in data.match(rf'decay_only_p{p}_(.+)')
+            for name in names if f'decay_only_p{p}_{name}' in data
         }
         optimizer = AdamWLp(
             groups(params, number(p)), lr=data.number('decay_only_lr'),

@@ -32,7 +32,7 @@ class LipschitzEMAHook(MeanTeacherHook):
         \bar\theta \leftarrow \alpha_e\bar\theta + (1-\alpha_e)\theta, \quad
         \alpha_e = \min(1 - \tfrac{1}{e+1}, \alpha)
 
-    (section 7 of the specification). The average of distance nets is a
+    (arXiv:2107.00230). The average of distance nets is a
     distance net, so its certificates are as sound as any. The authors' code
     evaluates clean accuracy of the average only and certifies and saves the
     live weights; here validation, test, certificates and the checkpoint's

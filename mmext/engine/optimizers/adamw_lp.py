@@ -21,8 +21,8 @@ def lp_decay(weight: Tensor, p: float, eps: float = 1e-10) -> Tensor:
         \Big(\frac{|w_i|}{\|w\|_p}\Big)^{p-2} w_i, \qquad
         [i = \arg\max_j |w_j|]\, w_i \text{ for } p=\infty
 
-    (section 5.1). Powers are taken of squares divided by the largest one of
-    the row, so that none overflows.
+    (arXiv:2102.05363). Powers are taken of squares divided by the largest one
+    of the row, so that none overflows.
 
     Args:
         weight (Tensor): Rows are outputs, (Co, ...).
@@ -61,7 +61,7 @@ class AdamWLp(torch.optim.AdamW):
         \nabla_w \tfrac12 \|w_{row}\|_p^2
 
     and those of the other groups by :math:`w\leftarrow(1-\eta\lambda)w`
-    (section 5.1). At p = inf one entry of each row decays. The groups are
+    (arXiv:2102.05363). At p = inf one entry of each row decays. The groups are
     made by :class:`LpOptimWrapperConstructor`, their p follows
     ``mmext.PNormScheduleHook``; it is a float, so that the state loads
     without unpickling objects.

@@ -22,8 +22,8 @@ class BertAdamW(Optimizer):
         \frac{m}{\sqrt{v} + \epsilon} \\
         \theta &\leftarrow \theta - \eta \lambda \theta
 
-    (specification a.6). PyTorch's ``AdamW`` decays first and corrects the
-    bias of ``eps`` too. A parameter without a gradient is skipped.
+    PyTorch's ``AdamW`` decays first and corrects the bias of ``eps`` too. A
+    parameter without a gradient is skipped.
 
     Args:
         params (Any): Parameters or groups.

@@ -20,7 +20,7 @@ class Madam(Optimizer):
         w &\leftarrow \mathrm{clip}(w\,e^{-\eta\hat g\,\mathrm{sign}(w)},
         \pm M), \quad M = s\,\mathrm{rms}(w_0)
 
-    (section 5.2), M from each tensor at its first step. A weight of zero
+    (arXiv:2006.14560), M from each tensor at its first step. A weight of zero
     never moves, and a tensor that is zero at its first step (every bias) is
     frozen by M = 0; by default those tensors are trained by Adam.
 

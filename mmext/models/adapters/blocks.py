@@ -41,7 +41,7 @@ class AdaptedSwinBlock(AdaptedBlock):
     r"""Formula of an adapted Swin block; both hosts' blocks have these parts.
 
     The adapter lives in the feed-forward part and shares its stochastic
-    depth (specification a.1): with :math:`u = LN_2(h)`,
+    depth (arXiv:2312.02923): with :math:`u = LN_2(h)`,
 
     .. math:: y = h + DropPath(F(u) + s \cdot A(u))
     """

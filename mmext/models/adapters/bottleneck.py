@@ -49,7 +49,7 @@ class Bottleneck(nn.Module):
     .. math:: s \cdot (W_{up} \, drop(\phi(W_{dn} LN(z) + b_{dn})) + b_{up})
 
     ``W_dn`` starts from U(-1/sqrt(D), 1/sqrt(D)), everything else from 0 (the
-    norm from identity), so a new adapter adds nothing (specification a.1).
+    norm from identity), so a new adapter adds nothing (arXiv:2312.02923).
 
     Args:
         width (int): D, width of the tokens.
@@ -124,7 +124,7 @@ def load_dense(layer: nn.Module,
 
 
 class AdaptFormer(Bottleneck):
-    r"""Adapter parallel to the feed-forward part (specification a.1).
+    r"""Adapter parallel to the feed-forward part (arXiv:2312.02923).
 
     .. math:: y = h + F(LN_2 h) + s \cdot A(LN_a h)
 
@@ -191,7 +191,7 @@ class AdaptFormer(Bottleneck):
 
 
 class Pfeiffer(Bottleneck):
-    r"""Adapter after the feed-forward part (specification a.1).
+    r"""Adapter after the feed-forward part (arXiv:2312.02923).
 
     .. math:: f = F(LN_2 h); \quad y = h + f + A(LN_a f)
 
@@ -224,7 +224,7 @@ class Pfeiffer(Bottleneck):
 
 
 class Houlsby(nn.Module):
-    r"""Two adapters, after both residual sums (specification a.1).
+    r"""Two adapters, after both residual sums (arXiv:2312.02923).
 
     .. math::
         u = x + Attn(LN_1 x); \quad u' = u + A_{attn}(u); \quad

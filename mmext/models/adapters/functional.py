@@ -82,8 +82,8 @@ def partition(scores: Tensor,
 
     .. math:: [\lfloor i n / N \rfloor, \lfloor (i + 1) n / N \rfloor)
 
-    (specification a.2, with integer cut points). Ties are ordered by
-    position, so the result is a partition for any scores.
+    (arXiv:2312.02923; the cut points are whole numbers here). Ties are
+    ordered by position, so the result is a partition for any scores.
 
     Args:
         scores (Tensor): Scores of the elements, any shape.
@@ -121,7 +121,7 @@ def module_masks(owner: Tensor, num_modules: int) -> Tensor:
 
 
 def sparse_mask(scores: Tensor, num_modules: int) -> Tensor:
-    """The mask of the sparse single-adapter baseline (specification a.8).
+    """The mask of the sparse single-adapter baseline (arXiv:2312.02923).
 
     It keeps the ``n - int((1 - 1/N) n)`` elements with the largest scores,
     the size of one of N modules.
@@ -171,7 +171,7 @@ def merge_compact(values: Tensor, init: Optional[Tensor], num_modules: int,
 
 def merge_modules(values: Sequence[Tensor], owner: Optional[Tensor],
                   mode: str) -> Tensor:
-    r"""Merge modules that are stored one by one (specification a.6).
+    r"""Merge modules that are stored one by one (arXiv:2312.02923).
 
     .. math::
         \text{mean: } \tfrac1N \sum_k \theta_k \quad
@@ -201,7 +201,7 @@ def merge_modules(values: Sequence[Tensor], owner: Optional[Tensor],
 
 
 def symmetric_kl(logits1: Tensor, logits2: Tensor) -> Tensor:
-    r"""The consistency term of two passes (specification a.5).
+    r"""The consistency term of two passes (arXiv:2312.02923).
 
     .. math:: \tfrac12 [KL(sg(p_2) \| p_1) + KL(sg(p_1) \| p_2)]
 

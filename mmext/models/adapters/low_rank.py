@@ -17,7 +17,7 @@ class LowRankPart(nn.Module):
     r"""One low-rank update, :math:`s \cdot B(drop(A x))`.
 
     ``A`` starts from U(-1/sqrt(D), 1/sqrt(D)), ``B`` from 0; neither has a
-    bias (specification a.9). Note that s is not alpha / r.
+    bias (arXiv:2312.02923). Note that s is not alpha / r.
 
     Args:
         in_features (int): D of the input.

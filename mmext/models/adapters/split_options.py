@@ -40,7 +40,7 @@ class SplitOptions:
     Args:
         num_modules (int): N; 1 is the standard adapter. Defaults to 4.
         split (str): Which projection is split, ``'up'``, ``'down'`` or
-            ``'both'`` (the hierarchical strategy, specification a.7).
+            ``'both'`` (the hierarchical strategy).
             Defaults to ``'up'``.
         granularity (str): ``'element'``, ``'row'`` or ``'column'``.
             Defaults to ``'element'``.

@@ -11,7 +11,7 @@ from .passes import OutputTap, chunk, on_backward
 
 
 class TwoPassLoss:
-    """Mixin of ``MoSAModel``: the loss of specification a.5.
+    """Mixin of ``MoSAModel``: the loss of arXiv:2312.02923.
 
     The host's own loss sees the first pass; what the second adds is returned
     term by term, so that the log shows each.

@@ -29,8 +29,8 @@ class DepthTask(DenseTask):
     r"""Depth: everything is averaged and compared as its logarithm.
 
     With the depth d of a network, clamped to ``min_depth`` and
-    ``max_depth``, and :math:`l = \ln d` resized to the frame bilinearly
-    (specification c.5):
+    ``max_depth``, and :math:`l = \ln d` resized to the frame
+    bilinearly:
 
     - views: mean of l, so that factors average;
     - uncertainty: :math:`\mathrm{Var}_m\,l_m` over the dropout passes,

@@ -19,7 +19,7 @@ from .p_norm import p_norm
 
 def warmup_decay(decay: float, warmup: Optional[str], epoch: int,
                  iteration: int) -> float:
-    r"""Decay of the moving average at one step (section 7).
+    r"""Decay of the moving average at one step (arXiv:2107.00230).
 
     .. math:: \alpha = \min(1 - \tfrac1{u+1}, \alpha_{max})
 

@@ -78,7 +78,7 @@ class BoundMLP(nn.Module):
     """The "++" head: linear, tanh, linear, with bounds through all three.
 
     Each linear layer divides its weight by the root of its fan-in
-    (specification 2 and 3.3). In evaluation everything is computed in
+    (arXiv:2102.05363). In evaluation everything is computed in
     float64: worst-case rounding of float32 sums over thousands of features
     would cost certificates, and the head is small.
 

@@ -129,9 +129,8 @@ def widened_eps(eps: Tensor, x: Tensor, program: bool = True) -> Tensor:
 
     .. math:: \epsilon' = \epsilon (1 + 4u) + 3 u \max |\hat x|
 
-    (specification 3.5), which counts the rounding of ``(x - mean) / std`` at
-    the image and of the ends of the box; ``program`` counts it at the
-    attacked image too, 5 u.
+    which counts the rounding of ``(x - mean) / std`` at the image and of the
+    ends of the box; ``program`` counts it at the attacked image too, 5 u.
 
     Args:
         eps (Tensor): Radius in the units of the network, any shape that

@@ -4,7 +4,7 @@
 ``eps`` is in pixel units of images in [0, 1] where a function says so, and
 in the units that the network sees, after division by std, elsewhere. A
 residual is an upper bound of ``z_k - z_y`` over the ball, 0 at the label; a
-label is certified when all the others are negative (specification 3).
+label is certified when all the others are negative (arXiv:2102.05363).
 """
 import math
 from typing import Callable, Union
@@ -26,7 +26,7 @@ def lipschitz_residual(logits: Tensor, labels: Tensor,
 
     .. math:: r_k = z_k - z_y + 2 \epsilon,\quad r_y = 0
 
-    (specification 3.1). Differentiable, so it serves training too.
+    (arXiv:2102.05363). Differentiable, so it serves training too.
 
     Args:
         logits (Tensor): z, shape (B, C). For a distance net; not for a
@@ -48,7 +48,7 @@ def interval_residual(lower: Tensor, upper: Tensor, labels: Tensor) -> Tensor:
 
     .. math:: r_k = \overline z_k - \underline z_y,\quad r_y = 0
 
-    (specification 3.2). Without the valid-image clamp it is never above
+    (arXiv:2102.05363). Without the valid-image clamp it is never above
     :func:`lipschitz_residual`.
 
     Args:
@@ -74,7 +74,7 @@ def head_margin_bounds(lower: Tensor,
     .. math:: r_k = s (W_k - W_y) c + b_k - b_y + s |W_k - W_y| r,\quad
               r_y = 0
 
-    with centre c and radius r of the box (specification 3.3). The
+    with centre c and radius r of the box (arXiv:2102.05363). The
     subtraction of rows before the absolute value makes it tighter than
     bounds of the logits.
 
@@ -153,7 +153,7 @@ def radius_from_margin(logits: Tensor) -> Tensor:
     """Half the lead of the predicted class, ``max(0, margin / 2)``.
 
     The label-free radius of 1-Lipschitz logits, in the units of the network
-    and without rounding slack (specification 3.1): every smaller radius is
+    and without rounding slack (arXiv:2102.05363): every smaller radius is
     certified.
 
     Args:
@@ -167,7 +167,7 @@ def radius_from_margin(logits: Tensor) -> Tensor:
 
 
 def rounding_slack(tau: Tensor, program: bool = True) -> Tensor:
-    """What floating point may add to a residual (specification 3.5).
+    """What floating point may add to a residual.
 
     Args:
         tau (Tensor): Bound of the error of one logit, from

@@ -71,8 +71,7 @@ class Certifier:
         std (float | Sequence[float] | Tensor): Their std.
         clamp (bool): Leave out what no image in [0, 1] can be. Defaults to
             True.
-        sound_rounding (bool): Count the rounding of float32 (specification
-            3.5). Defaults to True.
+        sound_rounding (bool): Count the rounding of float32. Defaults to True.
         program (bool): As in :func:`rounding_slack`. Defaults to True.
 
     Config example: ``test_cfg=dict(certify=dict(eps=[8 / 255],

@@ -19,7 +19,7 @@ from .rounding import note, summation_error
 class MeanShift(nn.Module):
     r"""Subtract each channel's mean; no variance, no affine part.
 
-    In training, over batch and space (specification 1.6):
+    In training, over batch and space (arXiv:2102.05363):
 
     .. math:: o = y - m_c,\quad m_c = \mathrm{mean}(y_{:,c}),\quad
               r_c \leftarrow (1 - \mu) r_c + \mu m_c
@@ -105,7 +105,7 @@ def along_channels(values: Tensor, like: Tensor, dim: int) -> Tensor:
 
 
 class DistanceLayer(nn.Module):
-    """Base: distance, then mean shift, then bias (specification 1.1).
+    """Base: distance, then mean shift, then bias (arXiv:2102.05363).
 
     Subclasses give ``distance(x)`` and ``distance_bounds(lower, upper)``.
     ``p`` is a plain float, so that no average, cast or checkpoint touches
@@ -228,7 +228,7 @@ class LpDistLinear(DistanceLayer):
     .. math:: y_o = \left(\sum_i |x_i - w_{oi}|^p\right)^{1/p},\quad
               y_o = \max_i |x_i - w_{oi}| \text{ at } p = \infty
 
-    followed by mean shift and bias (specification 1.1). At p = inf it is
+    followed by mean shift and bias (arXiv:2102.05363). At p = inf it is
     1-Lipschitz for l_inf.
 
     Args:
@@ -275,7 +275,7 @@ class LpDistConv2d(DistanceLayer):
     """l_p-distance neurons slid over images, with zero padding.
 
     Each position is one :class:`LpDistLinear` evaluation of the flattened
-    window (specification 1.5). Output side:
+    window (arXiv:2102.05363). Output side:
     ``(H + 2 padding - dilation (kernel_size - 1) - 1) // stride + 1``.
 
     Args:
@@ -350,7 +350,7 @@ class ScaledLinear(nn.Module):
 
     .. math:: y = s W x + b,\quad s = 1 / \sqrt{n},\quad W \sim N(0, 1)
 
-    A box maps to centre and radius (specification 3.3):
+    A box maps to centre and radius (arXiv:2102.05363):
     :math:`c' = s W c + b`, :math:`r' = s |W| r`, in float64 and with the
     rounding of the sums added to ``r'``. It is not 1-Lipschitz.
 

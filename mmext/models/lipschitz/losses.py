@@ -4,8 +4,8 @@ r"""Training objectives of l-infinity-distance nets, as pure functions.
 ``logits`` are :math:`z` of shape (B, C); the margins of an image of class y
 are :math:`m_k = z_k - z_y`; the worst-case ``residual`` :math:`r_k` bounds
 them over the ball of the training radius, :math:`r_k = m_k + \theta` with
-:math:`\theta = 2\epsilon` for 1-Lipschitz logits, :math:`r_y = 0` (equations
-of section 4 of the specification).
+:math:`\theta = 2\epsilon` for 1-Lipschitz logits, :math:`r_y = 0` (the
+equations of arXiv:2102.05363, 2107.00230 and 2110.06850).
 """
 import torch.nn.functional as F
 from torch import Tensor

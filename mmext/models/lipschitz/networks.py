@@ -1,9 +1,8 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Bodies of distance nets and networks made of them (specification 2).
+"""Bodies of distance nets and networks made of them.
 
-A body is what the specification calls the ``*Feature`` form: everything
-before the class layer. ``D`` below is a distance layer with mean shift and
-no bias.
+A body is what the authors call the ``*Feature`` form: everything before the
+class layer. ``D`` below is a distance layer with mean shift and no bias.
 """
 import math
 from collections import OrderedDict
@@ -358,7 +357,7 @@ def build_network(arch: str,
                   num_classes: int,
                   head_hidden: Optional[int] = None,
                   **kwargs: Any) -> DistanceNet:
-    """A whole network by the names of the specification.
+    """A whole network by the authors' names.
 
     Args:
         arch (str): 'mlp', 'conv', 'lenet', 'alexnet' or 'vgg'. ``depth`` of

@@ -3,7 +3,7 @@
 
 A distance layer makes one subtraction per cell (absolute value, maximum and
 comparison are exact) and one more per mean shift or bias. Every layer being
-1-Lipschitz, such errors add up without growing (specification 3.5):
+1-Lipschitz, such errors add up without growing:
 
     tau = 1.01 u sum_l (D_l + Y_l [+ Y'_l])
 

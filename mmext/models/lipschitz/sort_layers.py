@@ -52,7 +52,7 @@ def sorted_distance(x: Tensor,
               c_k \propto \rho (1 - \rho)^{k - 1},\quad \sum_k c_k = 1
 
     with :math:`|\cdot|_{(k)}` the k-th largest and T = min(truncate, n)
-    (specification section 10). A convex combination of order statistics,
+    (arXiv:2210.01787). A convex combination of order statistics,
     hence 1-Lipschitz for l_inf; ``rho = 1`` is the l_inf distance.
 
     Args:

@@ -102,9 +102,9 @@ class SplineResizer:
     """Resize one map to several sizes by an end-point-aligned cubic spline.
 
     Output sample ``i`` interpolates the input at ``i*(n_in-1)/(n_out-1)``,
-    which is what ``scipy.ndimage.zoom(order=3)`` computes (specification
-    a.4). The spline coefficients are found once and shared by all sizes, and
-    everything stays on the map's device.
+    which is what ``scipy.ndimage.zoom(order=3)`` computes. The spline
+    coefficients are found once and shared by all sizes, and everything stays
+    on the map's device.
 
     Args:
         uncertainty (Tensor): Map of shape (H, W).
@@ -158,7 +158,7 @@ def place_prompts(uncertainty: Tensor, count: int) -> Tensor:
     """DPP: the ``count`` most uncertain pixels, in ascending order.
 
     Entry ``i`` of the prompt belongs to the pixel with the ``i``-th smallest
-    uncertainty among the selected ones (rank pairing, specification a.2).
+    uncertainty among the selected ones (rank pairing; arXiv:2303.09792).
     Ties are ordered by flat index, so that the result does not depend on the
     sorting routine.
 
@@ -210,7 +210,7 @@ def prompt_decay(decay: float,
     .. math:: \alpha_P = \alpha - s \cdot \overline{U}
 
     The more uncertain the image, the faster the teacher's prompt follows the
-    student's (specification a.8; Eq. 4-5 of the paper).
+    student's (Eq. 4-5 of arXiv:2303.09792).
 
     Args:
         decay (float): alpha, the model's EMA decay.

@@ -23,8 +23,8 @@ class CoTTA(BaseAdaptation):
     One frame, in order: the source model's confidence on the reference view;
     the teacher's labels, averaged over the views except where the source is
     sure; one step of the student on these hard labels; EMA of the teacher;
-    random return of single parameters to the source (specification a.5-a.9
-    without a prompt, c.4). The labels are also the scored prediction.
+    random return of single parameters to the source (arXiv:2203.13591). The
+    labels are also the scored prediction.
 
     Args:
         decay (float): EMA decay of the teacher. Defaults to 0.999.

@@ -140,8 +140,7 @@ class SegmentationTask(DenseTask):
     """Classes: views are averaged as probabilities.
 
     The loss is the cross-entropy on hard labels, uncertainty the variance of
-    the probabilities, confidence the source's largest one (specification a.3,
-    a.5, a.6).
+    the probabilities, confidence the source's largest one (arXiv:2303.09792).
     """
 
     anchor_threshold = 0.69

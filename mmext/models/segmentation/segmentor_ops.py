@@ -47,8 +47,8 @@ def resize_logits(model: nn.Module, logits: Tensor, view: View,
                   size: Tuple[int, int]) -> Tensor:
     """Resize logits of a view to ``size``, without its padding.
 
-    One bilinear resize when the view has no padding (specification a.6), in
-    single precision whatever the network computed in.
+    One bilinear resize when the view has no padding, in single precision
+    whatever the network computed in.
 
     Args:
         model (nn.Module): The segmentor, for ``align_corners``.
@@ -73,8 +73,8 @@ def view_probabilities(model: nn.Module, views: List[View], x: Tensor,
                        size: Tuple[int, int]) -> Tensor:
     """Class probabilities of equal-sized views at the original resolution.
 
-    ``prob(f, x_v)`` of specification a.1: the model's own inference, whole
-    or sliding window; then resize, softmax and un-mirror.
+    The model's own inference, whole or sliding window; then resize, softmax
+    and un-mirror.
 
     Args:
         model (nn.Module): An mmseg segmentor in eval mode.
@@ -147,7 +147,7 @@ def mc_probabilities(model: nn.Module, view: View, x: Tensor,
     """Softmax maps of repeated passes with dropout before the classifier.
 
     The backbone runs once; logits are resized once, directly to the original
-    resolution (specification a.3).
+    resolution.
 
     Args:
         model (nn.Module): An mmseg segmentor in eval mode.

@@ -11,7 +11,7 @@ from .frame import Frame
 
 @TASK_UTILS.register_module()
 class SourceOnly(BaseAdaptation):
-    """Predict with the unchanged source model (specification c.4).
+    """Predict with the unchanged source model.
 
     Args:
         multi_view (bool): Average over all views of the pipeline (the

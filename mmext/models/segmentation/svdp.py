@@ -26,7 +26,7 @@ class SVDP(CoTTA):
     r"""Sparse visual domain prompts, SVDP (arXiv 2303.09792).
 
     A few learnable values are added to the pixels where the teacher is most
-    uncertain. One frame, in order (specification a.10):
+    uncertain. One frame, in order (arXiv:2303.09792):
 
     1. uncertainty :math:`U=\sum_c \mathrm{Var}_m\,p_m(c)` of the teacher's
        unprompted reference view, by dropout before its classifier;

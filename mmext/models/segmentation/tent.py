@@ -34,7 +34,7 @@ class Tent(BaseAdaptation):
 
     The loss is the hard-label cross-entropy on the model's own arg-max, as
     in CoTTA's segmentation variant, or the mean softmax entropy of the TENT
-    paper (specification c.4). The scored output is the prediction before the
+    paper (arXiv:2006.10726). The scored output is the prediction before the
     step.
 
     Args:

@@ -54,7 +54,7 @@ def anchor_gate(single: Tensor, average: Tensor, confidence: Tensor,
                 threshold: Optional[float]) -> Tensor:
     """Labels of one view where the source model is sure, else the average's.
 
-    ``Y = Y_one where a > threshold else Y_avg`` (specification a.5).
+    ``Y = Y_one where a > threshold else Y_avg`` (arXiv:2203.13591).
 
     Args:
         single (Tensor): Labels of the reference view, shape (H, W).

@@ -46,7 +46,7 @@ def uncertainty_map(probabilities: Iterable[Tensor]) -> Tensor:
 
     .. math:: U(j, l) = \sum_c \mathrm{Var}_m\, p_m(c, j, l)
 
-    with the population variance (specification a.3). ``0 <= U <= 1 - 1/C``.
+    with the population variance (arXiv:2303.09792). ``0 <= U <= 1 - 1/C``.
 
     Args:
         probabilities (Iterable[Tensor]): Maps of shape (..., C, H, W).
@@ -102,7 +102,7 @@ def mc_dropout_passes(head: nn.Module, run: Callable[[], Any], passes: int,
 
     The head's own modules, dropout included, are left exactly as they are:
     the mask multiplies the classifier's input, kept values by ``1/(1-p)``
-    (specification a.3). A head without dropout therefore works as well. What
+    (arXiv:2303.09792). A head without dropout therefore works as well. What
     precedes the classifier runs once, not once per pass.
 
     Args:

@@ -144,7 +144,7 @@ METHODS = dict(
 @pytest.mark.parametrize('method', METHODS)
 @pytest.mark.parametrize('source', ['host', 'wrapper'])
 def test_adapting_only_mosa_parameters(method, source, tmp_path):
-    """Issue 1.6: the loop starts from a checkpoint of the plain host or of
+    """The loop starts from a checkpoint of the plain host or of
     the wrapper, and moves adapters only."""
     config = tuned(train_head=False)
     host = config['module'] if source == 'host' else config
