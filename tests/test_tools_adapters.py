@@ -9,7 +9,10 @@ from .tool_fixtures import run_tool, tool
 
 pytest.importorskip('mmpretrain')
 
-from mmext.models.adapters import read_adapter, save_adapter  # noqa: E402
+from mmext.apis.adapters import build_host, build_tuned  # noqa: E402
+from mmext.models.adapters import (AdapterError, read_adapter,  # noqa: E402
+                                   save_adapter)
+from mmext.utils.config_io import load_config  # noqa: E402
 from .tiny_classifiers import batch, build, total_loss, vit  # noqa: E402
 
 EXPORT = 'model_converters/export_adapter'
@@ -146,6 +149,33 @@ def test_report(run):
     assert row['place'] == 'backbone.layers.1' and row['active']
     assert row['num_modules'] == 4 and not row['merged']
     assert 'backbone.layers.1' in text and 'float32' in text
+
+
+def test_report_of_an_adapter_with_other_classes(run, capsys):
+    """``--head`` makes room for the file's head."""
+    folder, _ = run
+    model = build_tuned(load_config(str(folder / 'mosa.py')))
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=16)
+    model.add_adapter('birds', head=head)
+    save_adapter(model, folder / 'birds', name='birds')
+    arguments = [str(folder / 'mosa.py'), '--adapter', str(folder / 'birds')]
+    with pytest.raises(AdapterError, match='--head of peft_report.py'):
+        tool(REPORT).main(arguments)
+    tool(REPORT).main(arguments + [
+        '--head', 'type=LinearClsHead', 'num_classes=3', 'in_channels=16'
+    ])
+    assert 'birds' in capsys.readouterr().out
+
+
+def test_top_level_preprocessor(tmp_path):
+    """Hosts of a config normalise as in its runner."""
+    text = dict(mean=[1.] * 3, std=[2.] * 3)
+    for name, model in (('host', vit()), ('mosa', config(vit()))):
+        path = write(tmp_path / f'{name}.py', model)
+        path.write_text(path.read_text() + f'data_preprocessor = {text!r}\n')
+        cfg = load_config(str(path))
+        assert build_host(cfg).data_preprocessor._enable_normalize
+    assert build_tuned(cfg).data_preprocessor._enable_normalize
 
 
 def test_mistakes_end_in_one_message(run):

@@ -20,10 +20,13 @@ def _model_config(cfg: Config, pretrained: bool) -> Any:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     if cfg.get('model') is None:
         raise UserError('The config has no model.')
-    if pretrained:
-        return cfg.model
     model = copy.deepcopy(cfg.model)
-    drop_pretrained(model)
+    if cfg.get('data_preprocessor') is not None:
+        # The runner moves it into the model.
+        model.setdefault('data_preprocessor',
+                         copy.deepcopy(cfg.data_preprocessor))
+    if not pretrained:
+        drop_pretrained(model)
     return model
 
 
@@ -43,7 +46,10 @@ def build_host(cfg: Config, weights: Optional[PathLike] = None) -> nn.Module:
     """
     model = _model_config(cfg, weights is None)
     if is_tuned(model):
+        preprocessor = model.get('data_preprocessor')
         model = model.module
+        if preprocessor is not None:
+            model.setdefault('data_preprocessor', preprocessor)
     try:
         host = MODELS.build(model)
         host.init_weights()

@@ -26,6 +26,14 @@ def parse_args(argv=None) -> argparse.Namespace:
         metavar='FOLDER',
         help='adapters to add, under the names of their folders')
     parser.add_argument(
+        '--head',
+        nargs='+',
+        action=CfgOptions,
+        metavar='KEY=VALUE',
+        help="config of the adapters' head, where it has other classes than "
+        'the one of CONFIG: type=LinearClsHead num_classes=120 '
+        'in_channels=768')
+    parser.add_argument(
         '--merged', action='store_true', help='report after merging')
     parser.add_argument('--out', help='JSON file to write')
     parser.add_argument(
@@ -46,7 +54,7 @@ def main(argv=None) -> None:
     model = build_tuned(cfg)
     for path in args.adapter:
         name = path.rstrip('/').split('/')[-1].replace('.safetensors', '')
-        load_adapter(model, path, name=name, check=False)
+        load_adapter(model, path, name=name, check=False, head=args.head)
     if args.merged:
         model.merge()
     report = adapter_report(model)

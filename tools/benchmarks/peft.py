@@ -13,6 +13,7 @@ the same ratios under ``torch.compile``.
 import argparse
 import copy
 import functools
+import gc
 import statistics
 import weakref
 from typing import Callable, Dict
@@ -135,6 +136,7 @@ class Step:
 
     def memory(self) -> float:
         """Peak bytes of a step, with the model and the optimizer's state."""
+        gc.collect()  # earlier models are in cycles with their guards
         if self.device != 'cpu':
             self()
             torch.cuda.synchronize()

@@ -75,6 +75,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         action='store_true',
         help='SOURCE is a standard adapter (num_modules=1); write the '
         'modules of CONFIG that start from it')
+    parser.add_argument(
+        '--no-check',
+        action='store_true',
+        help='accept other frozen weights than the adapter was trained on')
     parser.add_argument('--program', metavar='FILE', help='.pt2 file to write')
     parser.add_argument(
         '--size',
@@ -94,7 +98,7 @@ def parse_args(argv=None) -> argparse.Namespace:
 
 def modules_from_standard(cfg, args: argparse.Namespace) -> MoSAModel:
     """A model with the split of ``cfg`` that starts from an adapter."""
-    standard = tuned_from(cfg, args.source, args.backbone)
+    standard = tuned_from(cfg, args.source, args.backbone, not args.no_check)
     _, tensors = read_adapter(args.source)
     model = build_tuned(cfg)
     try:
@@ -119,7 +123,7 @@ def main(argv=None) -> None:
         raise UserError('--from-standard takes an adapter. Export the '
                         'checkpoint with its own config first.')
     model = modules_from_standard(cfg, args) if args.from_standard else \
-        tuned_from(cfg, args.source, args.backbone)
+        tuned_from(cfg, args.source, args.backbone, not args.no_check)
     weights = save_adapter(model, args.out, args.name, args.merged)
     print(f'{weights}: {weights.stat().st_size / 1e6:.2f} MB')
     if args.program:

@@ -121,8 +121,13 @@ class MoSAHook(Hook):
                           batch_idx: int,
                           data_batch: Any = None) -> None:
         """Draw the modules of this iteration."""
-        table = self.model_of(runner).draw()
-        self._counts.append(table)
+        model = self.model_of(runner)
+        if all(p.grad is None for layer in model.split_layers().values()
+               for p in layer.parameters()):
+            # A new window of accumulation, also after a step that the
+            # scaler of AMP left out.
+            model.drawing.forget()
+        self._counts.append(model.draw())
 
     def after_train_iter(self,
                          runner: Runner,

@@ -53,7 +53,7 @@ class AdapterTensors:
             elif not key.startswith(
                 (*inside, f'{TASKS}.')) and (key in own or self.plan.trains_all
                                              or not self._aside
-                                             and self.model._is_head(key)):
+                                             and self.model.is_head(key)):
                 heads[key] = value
         return heads
 
@@ -130,7 +130,8 @@ def fingerprint(model: Any, host_keys: Iterable[str]) -> dict:
     frozen = {
         name: value
         for name, value in model.named_parameters()
-        if name not in skipped and not name.startswith((*inside, f'{TASKS}.'))
+        if not (name in skipped or name.startswith((*inside, f'{TASKS}.'))
+                or model.is_head(name))
     }
     layout = ''.join(f'{name}{tuple(value.shape)};'
                      for name, value in sorted(frozen.items()))
@@ -169,4 +170,5 @@ def check_backbone(model: Any,
             'The frozen weights are not those the adapter was trained on, '
             'though names and shapes agree; nothing was loaded. Load the '
             'same pretrained checkpoint, in the same precision, or pass '
-            'check=False if you know that they are equivalent.')
+            'check=False (--no-check of a tool) if you know that they are '
+            'equivalent.')

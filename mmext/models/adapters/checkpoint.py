@@ -354,7 +354,7 @@ def _fill(model: MoSAModel, name: str, state: Dict[str, Tensor],
             f'The tensors of {path} do not fit; nothing was loaded.\n  ' +
             '\n  '.join(problems) + '\nA head of another size (number of '
             'classes) is made by load_adapter(..., name=..., '
-            'head=dict(...)) under a new name.')
+            'head=dict(...)) under a new name (--head of peft_report.py).')
     view.load(state)
 
 

@@ -68,8 +68,7 @@ def select_blocks(
     """
     if targets is None:
         return [(name, block, {}) for name, block in blocks]
-    if isinstance(targets, (str, dict)):
-        targets = [targets]
+    targets = [targets] if isinstance(targets, (str, dict)) else targets
     targets = [
         dict(pattern=t) if isinstance(t, str) else dict(t) for t in targets
     ]
@@ -139,7 +138,8 @@ class Plan:
         if 'fixed_mask' in options:
             self.split['fixed_mask'] = options.pop('fixed_mask')
         self.options = options
-        self.targets = targets
+        self.targets = [targets] if isinstance(targets,
+                                               (str, dict)) else targets
         SplitOptions(**self.split)
         self._check(options, 'adapter')
 

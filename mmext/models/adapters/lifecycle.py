@@ -135,7 +135,7 @@ class AdapterLifecycle:
             return []
         return [
             name for name, child in self._modules.items()
-            if self._is_head(name) and child is not None
+            if self.is_head(name) and child is not None
         ]
 
     def _tasks(self) -> nn.ModuleDict:
@@ -328,6 +328,7 @@ class AdapterLifecycle:
         """
         for path, _ in list(slots(self)):
             detach(self.module.get_submodule(path))
+        self._state_check.remove()
         self._modules.pop(TASKS, None)
         self.adapter_cfgs = {}
         self._drawing = None

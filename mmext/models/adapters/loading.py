@@ -28,7 +28,11 @@ def check_adapter_state(model: nn.Module, state_dict: dict, prefix: str, *args:
     """
     own = model.state_dict(prefix=prefix, keep_vars=True)
     inside = tuple(f'{prefix}{path}.{SLOT}.' for path, _ in slots(model))
-    given = {k: v for k, v in state_dict.items() if k.startswith(inside)}
+    given = {
+        k: v
+        for k, v in state_dict.items()
+        if k.startswith(prefix) and f'.{SLOT}.' in f'.{k[len(prefix):]}'
+    }
     if not given:
         return
     problems: List[str] = []

@@ -165,8 +165,10 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
         self._active = DEFAULT_NAME
         self._init_draws(seed)
         self._blocks: Optional[List[nn.Module]] = None
-        self._inject(DEFAULT_NAME, plan, adapter, targets)
-        self._register_load_state_dict_pre_hook(check_adapter_state, True)
+        self._inject(DEFAULT_NAME, plan, adapter)
+        # In a table of the host, which outlives this wrapper.
+        self._state_check = self._register_load_state_dict_pre_hook(
+            check_adapter_state, True)
 
     # The host --------------------------------------------------------------
 
@@ -222,7 +224,11 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
     def train(self, mode: bool = True) -> 'MoSAModel':
         """Set the mode of host and adapters; see ``frozen_backbone_eval``."""
         self.training = mode
+        flags = [(p, p.requires_grad) for p in self.parameters()]
         self.module.train(mode)
+        for parameter, flag in flags:
+            # Hosts with ``frozen_stages`` freeze what lies inside them.
+            parameter.requires_grad_(flag)
         if mode and self.frozen_backbone_eval:
             getattr(self.module, 'backbone', self.module).eval()
             self.module.training = True
@@ -232,11 +238,10 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
 
     # Adapters --------------------------------------------------------------
 
-    def _inject(self, name: str, plan: Plan, adapter: dict,
-                targets: Optional[Sequence[dict]]) -> None:
+    def _inject(self, name: str, plan: Plan, adapter: dict) -> None:
         plan.inject(self.module, name)
         self.adapter_cfgs[name] = plain(
-            dict(adapter=adapter, targets=targets, split=plan.split))
+            dict(adapter=adapter, targets=plan.targets, split=plan.split))
         self._freeze()
         self._drawing = None
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
@@ -263,10 +268,11 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
         }
         for name, parameter in self.named_parameters():
             trained = id(parameter) in inside or name in own \
-                or self._is_head(name)
+                or self.is_head(name)
             parameter.requires_grad_(trained and id(parameter) not in fixed)
 
-    def _is_head(self, name: str) -> bool:
+    def is_head(self, name: str) -> bool:
+        """Whether ``train_head`` means this parameter of the host."""
         if isinstance(self.train_head, bool):
             return self.train_head and 'head' in name.split('.')[0]
         return any(re.search(p, name) for p in self.train_head)

@@ -32,6 +32,7 @@ class UpdateGuard:
         self.model = model
         self.optimizer = optimizer
         self._kept: List[Tuple[Tensor, Tensor, Tensor]] = []
+        self._idle: List[Tuple[nn.Parameter, Tensor]] = []
         self._handles = [
             optimizer.register_step_pre_hook(self._before),
             optimizer.register_step_post_hook(self._after)
@@ -44,7 +45,7 @@ class UpdateGuard:
 
     @torch.no_grad()
     def _before(self, *args: Any) -> None:
-        self._kept = []
+        self._kept, self._idle = [], []
         drawing = self.model.drawing
         if not self.model.training:
             return
@@ -72,8 +73,11 @@ class UpdateGuard:
         active[sorted(drawn)] = True
         owner = layer.owner_of(kind)
         idle = ~active if owner is None else ~active[owner.long()]
-        tensors = [parameter.data] + self._moments(parameter)
-        self._kept += [(tensor, idle, tensor[idle]) for tensor in tensors]
+        moments = self._moments(parameter)
+        self._kept += [(tensor, idle, tensor[idle])
+                       for tensor in [parameter.data] + moments]
+        if not moments:
+            self._idle.append((parameter, idle))
 
     def _moments(self, parameter: nn.Parameter) -> List[Tensor]:
         return [
@@ -86,5 +90,9 @@ class UpdateGuard:
     def _after(self, *args: Any) -> None:
         for tensor, idle, value in self._kept:
             tensor[idle] = value
-        self._kept = []
+        for parameter, idle in self._idle:
+            # Moments that this step created hold a decay of what is idle.
+            for tensor in self._moments(parameter):
+                tensor[idle] = 0
+        self._kept, self._idle = [], []
         self.model.drawing.forget()

@@ -6,7 +6,7 @@ import torch.nn as nn
 from mmpretrain.models import ImageClassifier
 from mmpretrain.models.backbones.vision_transformer import \
     TransformerEncoderLayer
-from mmpretrain.models.heads import ClsHead
+from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor
 
@@ -58,11 +58,16 @@ class ImageClassifierHost(Host):
         Raises:
             TypeError: If the head does not compute its loss from scores.
         """
-        if not isinstance(model.head, ClsHead):
+        # Others, such as ArcFace, add to the scores what the labels ask for.
+        plain = (ClsHead.loss, MultiLabelClsHead.loss)
+        if getattr(type(model.head), 'loss', None) not in plain or \
+                type(model).loss is not ImageClassifier.loss:
             raise TypeError(
-                'Two passes need a head that computes its loss from class '
-                f'scores (a ClsHead), but the head is a '
-                f'{type(model.head).__name__}. Set num_passes=1.')
+                'Two passes need the loss of ImageClassifier and a head that '
+                'computes its own from class scores alone (a ClsHead), but '
+                f'{type(model).__name__} or its head, a '
+                f'{type(model.head).__name__}, has a loss of its own. Set '
+                'num_passes=1.')
         return model.head(feats)
 
     @staticmethod

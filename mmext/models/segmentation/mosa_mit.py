@@ -6,6 +6,7 @@ import torch.nn as nn
 from mmseg.models import EncoderDecoder
 from mmseg.models.backbones import mit, vit
 from mmseg.models.backbones.swin import SwinBlock, WindowMSA
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
 from torch import Tensor
 
@@ -91,11 +92,19 @@ class EncoderDecoderHost(Host):
         """Logits of the decode head, shape (B, C, h, w).
 
         Raises:
-            TypeError: If the head does not return logits as one tensor.
+            TypeError: If segmentor or head has a loss of its own, or the
+                head does not return logits as one tensor.
         """
         if isinstance(model.decode_head, nn.ModuleList):
             raise TypeError('Two passes need a single decode head, but the '
                             'segmentor is a cascade. Set num_passes=1.')
+        if type(model).loss is not EncoderDecoder.loss or \
+                type(model.decode_head).loss is not BaseDecodeHead.loss:
+            raise TypeError(
+                'Two passes need the losses of EncoderDecoder and '
+                f'BaseDecodeHead, but {type(model).__name__} or its head, a '
+                f'{type(model.decode_head).__name__}, has a loss of its own. '
+                'Set num_passes=1.')
         logits = model.decode_head(feats)
         if not isinstance(logits, Tensor):
             raise TypeError(

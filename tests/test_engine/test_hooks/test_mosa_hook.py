@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """MoSA under the stock Runner: draws, log, resume, EMA, compile."""
 import copy
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from mmpretrain.structures import DataSample  # noqa: E402
 from mmext.engine.hooks import MoSAHook  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from mmext.utils.user_error import ConfigError  # noqa: E402
-from ...tiny_classifiers import adaptformer, vit  # noqa: E402
+from ...tiny_classifiers import adaptformer, build, vit  # noqa: E402
 from ...toy_runs import quick_runner  # noqa: E402
 
 
@@ -334,6 +335,27 @@ def test_export_of_averaged_weights(tmp_path):
     assert not torch.equal(written, state(made)[own])
     assert torch.equal(saved['ema_state_dict']['module.' + own],
                        state(made)[own])
+
+
+def test_a_step_that_amp_leaves_out():
+    """Property 19: its draws do not count for the step after it."""
+    model, hook = build(split='both', inactive='skip'), MoSAHook()
+    made = SimpleNamespace(model=model)
+    split = [p for layer in model.split_layers().values()
+             for p in layer.parameters()]
+    for gradient, windows in ((None, 1), (1., 2)):
+        model.drawing.forget()
+        tables = []
+        for _ in range(2):
+            hook.before_train_iter(made, 0)
+            tables.append(model.drawing.table)
+            for parameter in split:  # None: cleared without a step
+                parameter.grad = None if gradient is None else \
+                    torch.full_like(parameter, gradient)
+        table = torch.cat(tables[-windows:])
+        assert model.drawing.drawn == [
+            set(column.tolist()) for column in table.t()
+        ]
 
 
 def test_wrong_interval():

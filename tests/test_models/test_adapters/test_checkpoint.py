@@ -175,6 +175,16 @@ def test_resume_is_exact(tmp_path, storage):
     assert equal(before, snapshot(other))
 
 
+def test_merged_file_of_a_single_target(tmp_path):
+    """A target that is no list, with options of its own."""
+    model = build(double=False, perturb=True, targets=dict(
+        pattern='TransformerEncoderLayer', num_modules=2))
+    save_adapter(model, tmp_path / 'a', merged=True)
+    x, _ = batch(model)
+    other = model_from_adapter(fresh_host(), tmp_path / 'a')
+    torch.testing.assert_close(scores(other, x), scores(model, x))
+
+
 def test_half_precision_backbone(tmp_path):
     """Adapters stay in float32 beside it, in the file as well."""
     model = build(perturb=True, double=False)

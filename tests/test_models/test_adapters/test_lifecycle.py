@@ -1,5 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Several adapters, merging for good, folding, unloading, prefixes."""
+import copy
+import gc
 import logging
 
 import pytest
@@ -155,6 +157,23 @@ def test_files_of_two_adapters(tmp_path):
     torch.testing.assert_close(scores(other, x), first, rtol=0, atol=1e-12)
 
 
+def test_files_of_a_head_of_another_type(tmp_path):
+    """Heads are no part of the backbone, in use or not."""
+    deep = dict(type='StackedLinearClsHead', num_classes=3,
+                in_channels=WIDTH, mid_channels=[8])
+    model = build(perturb=True, double=False)
+    model.add_adapter('deep', head=deep)
+    save_adapter(model, tmp_path / 'idle', name='deep')
+    model.set_active('deep')
+    save_adapter(model, tmp_path / 'used')
+    for name in ('idle', 'used'):
+        other = build(double=False)
+        load_adapter(other, tmp_path / name, name=name, head=deep)
+        other.set_active(name)
+        x, _ = batch(model)
+        assert torch.equal(scores(other, x), scores(model, x))
+
+
 def test_scale_and_shift_beside_another_adapter():
     """SSF goes behind the host's layers, not into the other adapter."""
     model = build(perturb=True)
@@ -289,6 +308,15 @@ def test_unload():
         type(m) for m in host.modules()]
     assert found.state_dict().keys() == host.state_dict().keys()
     assert all(p.requires_grad for p in found.parameters())
+    del model  # the host does not need its wrapper any more
+    gc.collect()
+    found.load_state_dict(host.state_dict())
+    assert torch.equal(scores(copy.deepcopy(found), x), expected)
+    other = copy.deepcopy(build(perturb=True))
+    folded = other.unload()
+    del other
+    gc.collect()
+    folded.load_state_dict(host.state_dict())
 
 
 @pytest.mark.parametrize('merge_first', [False, True])

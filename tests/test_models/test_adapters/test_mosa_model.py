@@ -310,6 +310,18 @@ def test_another_model_is_refused(change):
                for k, v in other.state_dict().items())
 
 
+@pytest.mark.parametrize('other', [
+    adaptformer(), dict(type='LinearProbe'),
+    dict(type='LoRA', rank=4, targets='qk')
+])
+def test_adapters_at_other_places_are_refused(other):
+    """Those that this model has no place for are not dropped silently."""
+    state = build(adapter=dict(type='LoRA', rank=4, targets='vo'),
+                  perturb=True).state_dict()
+    with pytest.raises(ValueError, match='not in the model'):
+        build(adapter=other).load_state_dict(state, strict=False)
+
+
 def test_spoilt_and_partial_adapters_are_refused():
     """NaN in a file, a missing and an unknown key."""
     model = build(perturb=True)

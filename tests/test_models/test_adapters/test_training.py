@@ -11,6 +11,7 @@ import torch.utils.checkpoint
 pytest.importorskip('mmpretrain')
 
 from mmengine.optim import OptimWrapper  # noqa: E402
+from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmext.models.adapters.functional import module_masks  # noqa: E402
 from ...tiny_classifiers import (adaptformer, batch, build, swin,  # noqa: E402
@@ -141,6 +142,55 @@ def test_undrawn_modules(storage, inactive):
         steps = [int(optimizer.state[p]['step']) if optimizer.state.get(p)
                  else 0 for p in parts]
         assert steps == ([1, 1, 0] if inactive == 'skip' else [2, 1, 0])
+
+
+@pytest.mark.parametrize('kind', ['SGD', 'Adam'])
+def test_decay_creates_no_momentum_of_undrawn_modules(kind):
+    """Property 19 in the first step, which creates the moments."""
+    model = build(split='down', inactive='skip', perturb=True,
+                  num_modules=2)
+    x, samples = batch(model)
+    options = dict(momentum=0.9) if kind == 'SGD' else {}
+    optimizer = getattr(torch.optim, kind)(
+        trained(model).values(), lr=0.1, weight_decay=0.1, **options)
+    model.guard(optimizer)
+    model.train().set_indices(torch.zeros(2, 4))
+    total_loss(model, x, samples).backward()
+    optimizer.step()
+    for layer in model.split_layers().values():
+        weight, = layer.parameters_of('weight')
+        for value in optimizer.state[weight].values():
+            if value.shape == weight.shape:
+                assert not value[layer.owner == 1].any()
+                assert value[layer.owner == 0].any()
+
+
+@pytest.mark.parametrize('stages', [0, 1])
+def test_stages_that_the_host_freezes(stages):
+    """``frozen_stages`` of a Swin freezes its own weights, no adapters."""
+    model = build(swin(frozen_stages=stages))
+    before = {name: p.requires_grad for name, p in model.named_parameters()}
+    model.train()
+    assert {name: p.requires_grad
+            for name, p in model.named_parameters()} == before
+    x, samples = batch(model, size=32)
+    total_loss(model, x, samples).backward()
+    assert all(p.grad is not None for p in trained(model).values())
+
+
+def test_losses_of_their_own():
+    """Two passes would replace the loss of such a head, so they refuse."""
+    arc = vit()
+    arc['head'] = dict(type='ArcFaceClsHead', num_classes=5, in_channels=16)
+    x, samples = batch(build(arc))
+    with pytest.raises(TypeError, match='Set num_passes=1'):
+        total_loss(build(arc), x, samples)
+    assert total_loss(build(arc, num_passes=1), x, samples) > 0
+    labels = vit()
+    labels['head'] = dict(type='MultiLabelLinearClsHead', num_classes=5,
+                          in_channels=16)
+    samples = [DataSample().set_gt_label([i % 5, 4]) for i in range(4)]
+    assert total_loss(build(labels), x, samples) > 0
 
 
 def test_zero_gradient_follows_the_plain_optimizer():
