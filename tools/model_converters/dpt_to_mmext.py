@@ -12,7 +12,7 @@ Three kinds of files are known by their keys:
 ::
 
     python tools/model_converters/dpt_to_mmext.py \
-        jx_vit_base_resnet50_384-9fd3c705.pth work_dirs/pretrained/dpt.pth
+        jx_vit_base_resnet50_384-9fd3c705.pth checkpoints/vit-base-r50_in1k.pth
 
 The output fits ``configs/_base_/models/dpt-hybrid.py`` as ``load_from``, or
 ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` of

@@ -6,7 +6,7 @@ The input is a full segmentation checkpoint (keys ``backbone.*`` and
 
     python tools/model_converters/nvidia_segformer_to_mmseg.py \
         segformer.b5.1024x1024.city.160k.pth \
-        checkpoints/segformer_b5_nvidia.pth
+        checkpoints/segformer_mit-b5_nvidia_cityscapes.pth
 
 The output loads strictly into a plain mmseg config whose model is that of
 ``configs/_base_/models/segformer_mit-b5_nvidia.py``. What changes: queries

@@ -1,4 +1,4 @@
-# The layout of DPT-Hybrid with half a million parameters, for a CPU. For
+# The layout of DPT-Hybrid with 0.6 million parameters, for a CPU. For
 # spikes set backbone.in_channels=128.
 
 # model setting
