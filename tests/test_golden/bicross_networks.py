@@ -3,6 +3,8 @@
 
 Properties H6 to H9 of the method's specification.
 """
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,16 @@ def near(actual, expected, tolerance=1e-4):
     expected = np.asarray(expected)
     error = np.abs(actual.detach().numpy() - expected).max()
     assert error <= tolerance * np.abs(expected).max()
+
+
+def grids(data, start):
+    """Arrays whose names end in the grid of their tokens, by that grid."""
+    found = {}
+    for key, value in data.items():
+        size = re.fullmatch(rf'{start}_(\d+)x(\d+)', key)
+        if size:
+            found[tuple(int(n) for n in size.groups())] = tensor(value)
+    return found
 
 
 def fill(module):
@@ -148,9 +160,12 @@ def test_h7_reassemble():
                     for t in tokens])
     close(found[0], data['out.layer_3'])
     close(found[1], data['out.layer_4'])
-    embed, old = tensor(data['pos_embed_4x4']), (4, 4)
+    (old, embed), = grids(data, 'pos_embed').items()
     close(resize_pos_embed(embed, old, grid), data['pos_embed_resized'])
-    close(resize_pos_embed(embed, old, (3, 5)), data['pos_embed_resized_3x5'])
+    others = grids(data, 'pos_embed_resized')
+    assert others
+    for size, expected in others.items():
+        close(resize_pos_embed(embed, old, size), expected)
     stem = timm.layers.StdConv2dSame(
         *data['stem_weight'].shape[1::-1],
         kernel_size=7,
@@ -207,8 +222,10 @@ def test_h8_full_width(modality):
     seen['uncertainty'] = uncertainty_head(paths[0])[:, 0]
     names = {key for key in data if key.startswith(f'{modality}_')}
     names -= {f'{modality}_{name}' for name in ('in', 'in_bits', 'n_params')}
-    assert names == {f'{modality}_{name}' for name in seen}
+    assert names and names <= {f'{modality}_{name}' for name in seen}
     for name, value in seen.items():
+        if f'{modality}_{name}' not in names:
+            continue
         expected = data[f'{modality}_{name}']
         if name.startswith(('layer', 'path')):  # every n-th channel
             value = value[:, ::value.shape[1] // expected.shape[1]]
