@@ -116,7 +116,10 @@ def test_h33_evaluation():
         full = sample['pred_depth_map']['data'][0].clamp(
             metric.min_depth, metric.max_depth)
         expected = data['pred_full_clamped'][index]
-        np.testing.assert_allclose(full, expected, rtol=1e-5, atol=1e-6)
+        # Resized from all predictions: the rounding of the largest.
+        largest = float(np.abs(data['pred_net'][index]).max())
+        np.testing.assert_allclose(
+            full, expected, rtol=1e-5, atol=max(1e-6, 2.4e-7 * largest))
         found = measures(metric.score(sample)['sums'])
         np.testing.assert_allclose([found[name] for name in names],
                                    data['per_image'][index], 1e-5)

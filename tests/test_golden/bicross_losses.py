@@ -19,13 +19,17 @@ def tensors(data):
     }
 
 
-def near(found, expected, message=''):
-    """Values: 1e-5 relative, 1e-6 absolute."""
+def near(found, expected, message='', largest=0.):
+    """Values: 1e-5 relative, 1e-6 absolute.
+
+    Where values are sums of entries up to ``largest``, at least two units in
+    the last place of that.
+    """
     torch.testing.assert_close(
         torch.as_tensor(found).detach().float(),
         torch.as_tensor(expected).float(),
         rtol=1e-5,
-        atol=1e-6,
+        atol=max(1e-6, 2.4e-7 * largest),
         msg=lambda text: f'{message} {text}')
 
 

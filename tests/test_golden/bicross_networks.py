@@ -35,6 +35,12 @@ def close(actual, expected, rtol=1e-5, atol=1e-6):
         actual.detach().numpy(), expected, rtol=rtol, atol=atol)
 
 
+def sums_close(actual, expected):
+    """Sums of many terms: what cancels leaves the rounding of the largest."""
+    largest = float(np.abs(expected).max())
+    close(actual, expected, atol=max(2e-6, 1e-6 * largest))
+
+
 def near(actual, expected, tolerance=1e-4):
     """Within ``tolerance`` of the largest entry."""
     expected = np.asarray(expected)
@@ -117,11 +123,11 @@ def test_h6_decoder():
     levels = [tensor(data[f'in.layer_{i}']).requires_grad_() for i in LEVELS]
     paths = head.decode(levels)
     for index, path in enumerate(paths, 1):
-        close(path, data[f'out.path_{index}'], atol=2e-6)
-    close(head.output(paths[0]), data['out.inv_raw'], atol=2e-6)
+        sums_close(path, data[f'out.path_{index}'])
+    sums_close(head.output(paths[0]), data['out.inv_raw'])
     depth, uncertainty = head.depth(paths[0]), uncertainty_head(paths[0])
     close(depth[:, 0], data['out.depth'])
-    close(uncertainty[:, 0], data['out.uncertainty'], atol=2e-6)
+    sums_close(uncertainty[:, 0], data['out.uncertainty'])
     probe = depth.clamp(max=500).log().mean() + \
         uncertainty.square().mean() + paths[3].mean()
     close(probe, data['probe_loss'])
@@ -158,8 +164,8 @@ def test_h7_reassemble():
     tokens = [tensor(data[f'tokens_block_{block}']) for block in 'cd']
     found = module([(t[:, 1:].transpose(1, 2).unflatten(2, grid), t[:, 0])
                     for t in tokens])
-    close(found[0], data['out.layer_3'])
-    close(found[1], data['out.layer_4'])
+    sums_close(found[0], data['out.layer_3'])
+    sums_close(found[1], data['out.layer_4'])
     (old, embed), = grids(data, 'pos_embed').items()
     close(resize_pos_embed(embed, old, grid), data['pos_embed_resized'])
     others = grids(data, 'pos_embed_resized')
@@ -172,7 +178,7 @@ def test_h7_reassemble():
         stride=2,
         eps=float(data['stem_eps']))
     stem.load_state_dict(dict(weight=tensor(data['stem_weight'])))
-    close(stem(tensor(data['stem_in'])), data['stem_out'])
+    sums_close(stem(tensor(data['stem_in'])), data['stem_out'])
     spiking = DPTHybrid('tiny', data['stem_in'].shape[1], img_size=32)
     assert type(spiking.stem) is type(stem) and spiking.stem.eps == stem.eps
     assert spiking.stem.kernel_size == stem.kernel_size == (7, 7)
