@@ -19,6 +19,39 @@ def check_cube(spikes: np.ndarray) -> np.ndarray:
     return spikes
 
 
+def as_bits(spikes: np.ndarray, where: str = '') -> np.ndarray:
+    """Spikes as booleans, without a copy where that is possible.
+
+    Args:
+        spikes (np.ndarray): (T, H, W) of 0 and 1.
+        where (str): What they are for, for the message. Defaults to ''.
+
+    Returns:
+        np.ndarray: (T, H, W) bool.
+
+    Raises:
+        ConfigError: If there is another value than 0 and 1.
+    """
+    spikes = check_cube(spikes)
+    kind = spikes.dtype.kind
+    if kind == 'b':
+        return spikes
+    # Not below 0 needs no pass over unsigned integers.
+    good = spikes.max(initial=0) <= 1 and (kind == 'u'
+                                           or spikes.min(initial=0) >= 0)
+    if good and spikes.dtype.itemsize == 1:
+        return spikes.view(bool)
+    bits = spikes.astype(bool)
+    if not good or (kind == 'f' and (spikes != bits).any()):
+        low, high = spikes.min(), spikes.max()
+        raise ConfigError(
+            f'Expected spikes of 0 and 1{where}, but got values from {low} to '
+            f'{high} of {spikes.dtype}. Pass the spikes themselves: '
+            'spikes > 0 undoes to_signed(), and a threshold makes spikes of '
+            'rates or grey levels.')
+    return bits
+
+
 def pack_frames(spikes: np.ndarray,
                 bitorder: str = 'little',
                 flipud: bool = False) -> np.ndarray:
@@ -34,8 +67,12 @@ def pack_frames(spikes: np.ndarray,
 
     Returns:
         np.ndarray: (T, H W / 8) uint8.
+
+    Raises:
+        ConfigError: If there is another value than 0 and 1, or a tick has
+            no whole bytes.
     """
-    spikes = check_cube(spikes)
+    spikes = as_bits(spikes)
     if bitorder not in BIT_ORDERS:
         raise ConfigError(f'Expected a bit order of {BIT_ORDERS}, but got '
                           f'{bitorder!r}.')
@@ -47,7 +84,7 @@ def pack_frames(spikes: np.ndarray,
     if flipud:
         spikes = spikes[:, ::-1]
     flat = spikes.reshape(ticks, -1)
-    return np.packbits(flat.astype(bool, copy=False), 1, bitorder=bitorder)
+    return np.packbits(flat, 1, bitorder=bitorder)
 
 
 def unpack_frames(data: np.ndarray,

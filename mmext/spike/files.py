@@ -18,7 +18,7 @@ from mmext.utils.io import PathLike, atomic_file
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from .array_files import (array_names, check_spike_array, choose_array,
                           damage_reported, map_npy, read_content, read_header)
-from .arrays import (BIT_ORDERS, check_cube, pack_frames, repair_big_endian,
+from .arrays import (BIT_ORDERS, as_bits, pack_frames, repair_big_endian,
                      unpack_frames)
 from .layout import layout_findings
 
@@ -336,8 +336,12 @@ class SpikeWriter:
 
         Args:
             spikes (np.ndarray): (T, H, W) of 0 and 1.
+
+        Raises:
+            ConfigError: If there is another value, or another size than
+                before.
         """
-        spikes = check_cube(spikes)
+        spikes = as_bits(spikes, f' for {self.path}')
         if self._size not in (None, spikes.shape[1:]):
             raise ConfigError(f'Expected pieces of {self._size} pixels for '
                               f'{self.path}, but got {spikes.shape[1:]}.')

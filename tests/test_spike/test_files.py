@@ -180,6 +180,30 @@ def test_values_that_are_no_spikes(tmp_path, value):
         found.read()
 
 
+@pytest.mark.parametrize('suffix', ['.dat', '.npy', '.npz'])
+def test_only_spikes_are_written(tmp_path, suffix):
+    path, spikes = tmp_path / f'a{suffix}', cube()
+    for bad, found in ((to_signed(spikes), '-1.0 to 1.0'),
+                       (to_signed(spikes, np.int8), '-1 to 1'),
+                       (np.float32(0.5) * spikes, '0.0 to 0.5'),
+                       (np.linspace(0, 1, 240).reshape(5, 6, 8), '0.0 to 1.0'),
+                       (np.where(spikes, np.nan, 0.), 'nan'),
+                       (spikes * np.uint8(255), '0 to 255'),
+                       (spikes * np.uint16(256), '0 to 256')):
+        with pytest.raises(ConfigError, match=found) as error:
+            write_spikes(path, bad)
+        assert str(path) in str(error.value)
+        with pytest.raises(ConfigError, match=found):
+            pack_frames(bad)
+        assert not path.exists()
+    # Any type and order of memory that holds 0 and 1.
+    for dtype in (bool, np.int8, np.int64, np.float16, np.float64):
+        for same in (spikes.astype(dtype), np.asfortranarray(spikes, dtype)):
+            write_spikes(path, same)
+            np.testing.assert_array_equal(
+                open_spikes(path, (6, 8)).read(), spikes)
+
+
 def test_missing_and_unknown_files(tmp_path):
     with pytest.raises(MissingFileError, match='none at'):
         open_spikes(tmp_path / 'a.dat', (6, 8))
