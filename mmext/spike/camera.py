@@ -64,9 +64,11 @@ class SpikeCamera:
             uniform from 0 to the threshold, a number uniform from 0 to that
             share of it, 'zero' 0; an array has them in units of
             ``threshold``. Defaults to 'random'.
-        full_scale (float or str): Grey level of full light in integer
-            pictures; 'max' takes the maximum of the first one. Float
-            pictures are light already. Defaults to 255.
+        full_scale (float or str): Grey level of full light; 'max' takes the
+            maximum of the first picture. Float pictures are uint8 ones
+            divided by 255: with the default they are light already, and
+            with any other value they give the light of the uint8 picture.
+            Defaults to 255.
         saturation (str): 'error' refuses light of more than one spike a
             tick, 'clip' clips it. Defaults to 'error'.
         substeps (int): Comparisons within one tick. Defaults to 1.
@@ -155,8 +157,9 @@ class SpikeCamera:
         """float: Grey level, as a share of 255, behind one spike a tick.
 
         ``theta / eta * full_scale / 255``: times the rate of a rebuilt
-        picture it is the light of a uint8 picture. With a ``full_scale`` of
-        'max' it is known after the first picture.
+        picture it is the float picture that was shown, or the uint8 one
+        divided by 255. With a ``full_scale`` of 'max' it is known after the
+        first picture.
         """
         full = self.full_scale
         if full == 'max':

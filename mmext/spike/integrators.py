@@ -18,21 +18,23 @@ _NONE = np.empty(0, np.intp)
 class Scale:
     """Turns pictures into light, 1 for full light, and checks them.
 
+    Float pictures are uint8 pictures divided by 255, so that both give the
+    same light: their value times 255 is the grey level.
+
     Args:
-        full_scale (float or str): Grey level of full light in integer
-            pictures; 'max' takes the largest value of the first picture.
+        full_scale (float or str): Grey level of full light; 'max' takes the
+            largest of the first picture.
     """
 
     def __init__(self, full_scale: Union[float, str]) -> None:
         self.full_scale = full_scale
 
     def divisor(self, picture: np.ndarray) -> float:
-        """What integer pictures are divided by."""
-        if picture.dtype.kind == 'f':
-            return 1.
+        """What pictures are divided by, in their own units."""
+        white = 255. if picture.dtype.kind == 'f' else 1.
         if self.full_scale == 'max':
-            self.full_scale = float(picture.max()) or 1.
-        return float(self.full_scale)
+            self.full_scale = float(picture.max()) * white or 1.
+        return float(self.full_scale) / white
 
     @staticmethod
     def check(picture: np.ndarray, shape: Tuple[int, int]) -> None:
@@ -54,7 +56,7 @@ class Scale:
     def float_light(self, picture: np.ndarray, dtype) -> np.ndarray:
         """The picture as light of a floating-point kind."""
         divisor = self.divisor(picture)
-        if picture.dtype.kind == 'f':
+        if divisor == 1:
             return picture.astype(dtype)
         return (picture / np.asarray(divisor, dtype)).astype(dtype)
 

@@ -25,7 +25,7 @@ class Light:
 
     Args:
         first (np.ndarray): (H, W), uint8 or uint16 grey levels, or float
-            light, where 1 is full light.
+            light, where 1 is the white of a uint8 picture.
         ticks (int): How many ticks.
         last (np.ndarray, optional): Light ``span`` ticks after ``first``, of
             the same shape and kind. Defaults to None.

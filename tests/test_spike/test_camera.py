@@ -107,6 +107,23 @@ def test_fixed_point_follows_floating_point():
     assert (exact != floats).mean() < 0.01
 
 
+@pytest.mark.parametrize('preset', ['ideal', 'spcs', 'spikingsim', 'scsim'])
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_float_light_is_grey_over_255(preset, dtype):
+    """The same rates, and the same grey behind them."""
+    rates, cameras = [], []
+    picture = np.repeat(np.uint8([[0, 100], [180, 60]]), 8, 1)
+    for light in (picture, (picture / 255).astype(dtype)):
+        cameras.append(SpikeCamera.from_preset(preset))
+        spikes = cameras[-1].expose_frames([light, light], ticks_per_frame=100)
+        rates.append(spikes.mean(0))
+    # A spike more or less, as rounding has it.
+    assert np.abs(rates[0] - rates[1]).max() < 1.5 / 200
+    assert rates[0].max() > 0.4
+    scales = [camera.grey_per_rate for camera in cameras]
+    assert scales[0] == pytest.approx(scales[1], rel=1e-6)
+
+
 def test_repeat_and_linear_light():
     black, white = np.zeros((1, 8)), np.ones((1, 8))
     camera = SpikeCamera(start='zero')

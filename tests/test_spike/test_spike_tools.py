@@ -83,6 +83,23 @@ def test_streetworld_through_a_noisy_camera(tmp_path):
     assert open_spikes(tmp_path / 'a.npz').shape == (8, 32, 64)
 
 
+def test_frames_of_streetworld(tmp_path):
+    """--gamma and --start mean what they mean for videos."""
+    tool = load_tool('dataset_converters/video_to_spikes')
+    common = [
+        '--streetworld', '3', '--size', '16', '32', '--fps', '10', '--out', 'a'
+    ]
+
+    def frames(*options):
+        return list(tool.frames_of(tool.parse_args([*common, *options])))
+
+    plain = frames('--frames', '3')
+    light = frames('--frames', '1', '--start', '2', '--gamma', '2.2')
+    assert light[0].dtype == np.float32
+    np.testing.assert_array_equal(light[0], np.float32((plain[2] / 255)**2.2))
+    assert (plain[2] != plain[0]).any()
+
+
 def test_reconstruction_of_a_video(tmp_path, video, capsys):
     tool = load_tool('analysis_tools/spike_reconstruction')
     tool.main([

@@ -28,8 +28,9 @@ import cv2
 import numpy as np
 
 from mmext.spike import (PRESETS, SpikeCamera, SpikeWriter, folder_frames,
-                         light_from_frames, list_pictures, streetworld_frames,
-                         video_frames, window_start, write_spikes)
+                         grey, light_from_frames, list_pictures,
+                         streetworld_frames, video_frames, window_start,
+                         write_spikes)
 from mmext.spike.light import ALIGNMENTS, INTERPOLATIONS
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError, run_tool
@@ -72,7 +73,10 @@ def _add_frame_options(parser: argparse.ArgumentParser) -> None:
         help='Resize frames to this height and width. Without it they keep '
         'their size; StreetWorld has 256 512.')
     parser.add_argument(
-        '--start', type=int, default=0, help='The first frame of a video (0).')
+        '--start',
+        type=int,
+        default=0,
+        help='The number of the first frame to read or draw (0).')
     parser.add_argument(
         '--frames',
         type=int,
@@ -153,10 +157,10 @@ def frames_of(args: argparse.Namespace) -> Iterator[np.ndarray]:
         from mmext.datasets.streetworld import Intrinsics, StreetWorld
         world = StreetWorld(args.streetworld,
                             Intrinsics(*(args.size or (256, 512))))
-        times = np.arange(args.frames or 32) / args.fps + args.start
+        times = (args.start + np.arange(args.frames or 32)) / args.fps
         for frame in streetworld_frames(
                 world, times, args.domain, seed=args.seed):
-            yield frame.image
+            yield grey(frame.image, args.gamma)
         return
     if args.video:
         stop = None if args.frames is None else args.start + args.frames
