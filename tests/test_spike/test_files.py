@@ -183,13 +183,16 @@ def test_values_that_are_no_spikes(tmp_path, value):
 @pytest.mark.parametrize('suffix', ['.dat', '.npy', '.npz'])
 def test_only_spikes_are_written(tmp_path, suffix):
     path, spikes = tmp_path / f'a{suffix}', cube()
-    for bad, found in ((to_signed(spikes), '-1.0 to 1.0'),
-                       (to_signed(spikes, np.int8), '-1 to 1'),
-                       (np.float32(0.5) * spikes, '0.0 to 0.5'),
-                       (np.linspace(0, 1, 240).reshape(5, 6, 8), '0.0 to 1.0'),
-                       (np.where(spikes, np.nan, 0.), 'nan'),
-                       (spikes * np.uint8(255), '0 to 255'),
-                       (spikes * np.uint16(256), '0 to 256')):
+    cases = [
+        (to_signed(spikes), '-1.0 to 1.0'),
+        (to_signed(spikes, np.int8), '-1 to 1'),
+        (np.float32(0.5) * spikes, '0.0 to 0.5'),
+        (np.linspace(0, 1, spikes.size).reshape(spikes.shape), '0.0 to 1.0'),
+        (np.where(spikes, np.nan, 0.), 'nan'),
+        (spikes * np.uint8(255), '0 to 255'),
+        (spikes * np.uint16(256), '0 to 256'),
+    ]
+    for bad, found in cases:
         with pytest.raises(ConfigError, match=found) as error:
             write_spikes(path, bad)
         assert str(path) in str(error.value)
