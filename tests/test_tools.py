@@ -8,6 +8,7 @@ import os
 
 import pytest
 import torch
+from mmengine.config import Config
 
 from mmext.utils.launch import set_resume
 from mmext.utils.user_error import UserError
@@ -254,6 +255,16 @@ def test_user_errors_and_outputs_of_test(segmentor, monkeypatch):
             test.main([str(config), checkpoint, *wrong])
     test.main([str(config), checkpoint, '--out', 'metrics.json'])
     assert 'mIoU' in json.loads((folder / 'metrics.json').read_text())
+
+
+@pytest.mark.parametrize(
+    'kind', ['mmext.BiCrossDepthEstimator', 'mmext.CrossDomainAdapter'])
+def test_depth_is_not_written_as_labels(kind):
+    test = tool('test')
+    args = test.parse_args(['a.py', 'a.pth', '--out', 'folder'])
+    cfg = Config(dict(default_scope='mmseg', model=dict(type=kind)))
+    with pytest.raises(UserError, match='SpikeDepthInferencer'):
+        test.add_outputs(cfg, args)
 
 
 def test_adaptation_config_is_evaluated_unless_adapt_is_given(

@@ -271,6 +271,14 @@ def is_depth(model: Any) -> bool:
     return str(model.get('type')).split('.')[-1] == 'BiCrossDepthEstimator'
 
 
+def predicts_depth(model: Any) -> bool:
+    """Whether the config of a model is of an estimator of depth, mmseg's
+    too, or of a stage of BiCross."""
+    return str(model.get('type')).split('.')[-1] in (
+        'BiCrossDepthEstimator', 'DepthEstimator', 'CrossModalityDistiller',
+        'CrossDomainAdapter')
+
+
 def brings_weights(model: Any) -> bool:
     """Whether a config is of an ensemble that names all its checkpoints."""
     if str(model.get('type')).split('.')[-1] != 'CertifiedEnsemble':

@@ -159,6 +159,27 @@ def test_validation_of_both(tmp_path, evaluate):
         assert sum(plain(inputs)) == pytest.approx(said, abs=1e-4)
 
 
+@pytest.mark.parametrize('evaluate', ['teacher', 'student'])
+def test_pictures_of_both(tmp_path, evaluate):
+    """What hooks write last, under one name, is of the main network."""
+    with quick_runner():
+        runner = build(tmp_path, evaluate=evaluate, val_cfg=dict(
+            type='mmext.TeacherStudentValLoop'))
+        runner.train()
+    seen = []
+    runner.val_loop.run_iter = lambda index, data: seen.append(
+        {k: v.clone() for k, v in runner.model.state_dict().items()})
+    runner.val_evaluator.evaluate = lambda size: dict(said=0.)
+    runner.val()
+    first, last = seen[0], seen[-1]
+    teacher = next(h for h in runner.hooks
+                   if isinstance(h, MeanTeacherHook)).teacher.module
+    expected = last if evaluate == 'teacher' else first
+    for name, value in teacher.named_parameters():
+        assert torch.equal(expected[name], value)
+    assert any(not torch.equal(first[name], last[name]) for name in first)
+
+
 def test_validation_of_both_needs_a_teacher(tmp_path):
     both = dict(type='mmext.TeacherStudentValLoop')
     with quick_runner():

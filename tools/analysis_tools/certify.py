@@ -5,7 +5,8 @@ It is ``tools/test.py`` with ``mmext.CertifiedAccuracy``: a table, a plot of
 certified accuracy against eps, a histogram of radii and one line per image::
 
     python tools/analysis_tools/certify.py \
-        configs/lipschitz/liplenet++_mnist.py work_dirs/liplenet++_mnist/epoch_400.pth \
+        configs/lipschitz/liplenet++_mnist.py \
+        work_dirs/liplenet++_mnist/epoch_400.pth \
         --eps 0.1 0.2 0.3 --attack --out-dir certified
 """
 import argparse

@@ -27,13 +27,18 @@ row; a run is in ``CONFIG[-VARIANT]/seedSEED``. ``--sheet N`` adds
 ``sheet.jpg``: N samples of the test set, their depth, and that of every row.
 """
 import argparse
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Dict, List, Optional
 
+import cv2
 import numpy as np
+import torch
+from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
+from torch import nn
 
 from mmext.apis.bicross_comparison import (BiCrossComparison, Stage,
                                            check_metrics, check_stages,
@@ -202,6 +207,14 @@ def _cell(row: dict, metric: str) -> str:
     return text
 
 
+def predicted_depth(model: nn.Module, sample: dict) -> np.ndarray:
+    """Depth in metres at the original size, (H, W), of a packed sample."""
+    batch = pseudo_collate([deepcopy(sample)])
+    with torch.no_grad():
+        found, = model.test_step(batch)
+    return found.pred_depth_map.data[0].cpu().numpy()
+
+
 def write_sheet(stages: Dict[str, Stage], comparison: BiCrossComparison,
                 args: argparse.Namespace) -> None:
     """Spikes, truth and what every row predicts, a sample a line."""
@@ -212,21 +225,24 @@ def write_sheet(stages: Dict[str, Stage], comparison: BiCrossComparison,
         len(data) * (2 * i + 1) // (2 * args.sheet) for i in range(args.sheet)
     ]
     samples = [data[index] for index in chosen]
-    spikes = [input_picture([sample['inputs']], 0) for sample in samples]
+    truth = [
+        sample['data_samples'].gt_depth_map.data[0].numpy()
+        for sample in samples
+    ]
     columns = {
-        'playback': [preview(one, stretch=True) for one in spikes],
-        'truth': [
-            colour_depth(sample['data_samples'].gt_depth_map.data[0].numpy())
-            for sample in samples
-        ]
+        'playback': [
+            cv2.resize(
+                preview(input_picture([sample['inputs']], 0), stretch=True),
+                one.shape[::-1]) for sample, one in zip(samples, truth)
+        ],
+        'truth': [colour_depth(one) for one in truth]
     }
     for label, stage in stages.items():
         run = comparison.train(stage, args.seeds[0])
-        inferencer = SpikeDepthInferencer(
-            stage.load(args.seeds[0]), run['checkpoint'])
+        model = SpikeDepthInferencer(
+            stage.load(args.seeds[0]), run['checkpoint']).model
         columns[label] = [
-            colour_depth(one['depth'])
-            for one in inferencer(spikes)['predictions']
+            colour_depth(predicted_depth(model, sample)) for sample in samples
         ]
     sheet = np.vstack([
         np.hstack([

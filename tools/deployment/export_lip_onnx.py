@@ -6,7 +6,8 @@ The graph has primitive operators only: a neuron is the largest of
 logits::
 
     python tools/deployment/export_lip_onnx.py \
-        configs/lipschitz/liplenet++_mnist.py work_dirs/liplenet++_mnist/epoch_400.pth lenet.onnx
+        configs/lipschitz/liplenet++_mnist.py \
+        work_dirs/liplenet++_mnist/epoch_400.pth lenet.onnx
 
 It needs the ``export`` extra: ``pip install 'mmext[export]'``.
 """

@@ -17,7 +17,8 @@ Three kinds of files are known by their keys:
 The output fits ``configs/_base_/models/dpt-hybrid.py`` as ``load_from``, or
 ``init_cfg=dict(type='Pretrained', checkpoint=..., prefix='backbone.')`` of
 its backbone. A file does not say its constants: models for driving scenes
-take the head's defaults, indoor ones ``scale=3.05e-4, shift=0.1378``. The
+take the head's defaults, indoor ones ``scale=3.05e-4, shift=0.1378``, and
+those of isl-org ``non_negative=True``, as their last layer is a ReLU. The
 classifier is dropped. With ``--in-channels 128`` the mean of the RGB filters
 of the first convolution is repeated over 128 spike moments; without, a spike
 network keeps its random one when it loads an RGB file.
@@ -191,6 +192,9 @@ def main(argv: Optional[List[str]] = None) -> None:
     kind = converted['meta']['converted_from']['kind']
     print(f'{kind}: {len(state_dict)} tensors, in_channels='
           f'{state_dict[STEM].size(1)} -> {args.dst}')
+    if kind == 'dpt':
+        print('Set decode_head.non_negative=True: the last layer of these '
+              'models is a ReLU.')
 
 
 if __name__ == '__main__':

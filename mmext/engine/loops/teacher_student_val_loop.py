@@ -46,13 +46,16 @@ class TeacherStudentValLoop(ValLoop):
         other = 'student' if hook.evaluate == 'teacher' else 'teacher'
         self.runner.call_hook('before_val')
         self.runner.call_hook('before_val_epoch')
-        metrics = self._score()
+        others = {}
         if hook.has_teacher:  # not in a validation without training
             with hook.exchanged(self.runner):
-                metrics.update({
+                others = {
                     f'{other}/{name}': value
                     for name, value in self._score().items()
-                })
+                }
+        # Last, so that pictures and reports are of the network that counts.
+        metrics = self._score()
+        metrics.update(others)
         self.runner.call_hook('after_val_epoch', metrics=metrics)
         self.runner.call_hook('after_val')
         return metrics

@@ -98,6 +98,8 @@ class DPTDepthHead(DPTDecoder):
         shift (float): Inverse metres. Defaults to 0.00579.
         invert (bool): False predicts depth itself,
             ``scale * raw + shift``. Defaults to True.
+        non_negative (bool): Clamp raw values at 0, as the public DPT models
+            for KITTI and NYU do; BiCross does not. Defaults to False.
         init_bias (float, optional): Raw value of an untrained head. With
             the default constants 500 to 1500 start at 30 to 10 m and save
             the first epochs. Defaults to None (near 0).
@@ -127,6 +129,7 @@ class DPTDepthHead(DPTDecoder):
                  scale: float = 6.016e-5,
                  shift: float = 0.00579,
                  invert: bool = True,
+                 non_negative: bool = False,
                  init_bias: Optional[float] = None,
                  loss_depth: dict = dict(type='mmext.SigLoss'),
                  init_cfg: Optional[dict] = None) -> None:
@@ -134,6 +137,7 @@ class DPTDepthHead(DPTDecoder):
         if not scale > 0:
             raise ConfigError(f'Expected a positive scale, but got {scale}.')
         self.scale, self.shift, self.invert = scale, shift, invert
+        self.non_negative = non_negative
         self.output = OutputConvs(channels, hidden, init_bias)
         self.loss_depth = MODELS.build(loss_depth)
 
@@ -157,6 +161,8 @@ class DPTDepthHead(DPTDecoder):
         Returns:
             Tensor: Of the same shape.
         """
+        if self.non_negative:
+            raw = raw.relu()
         return affine_inverse(raw, self.scale, self.shift, self.invert)
 
     def forward(self, inputs: Sequence[Level]) -> Tensor:

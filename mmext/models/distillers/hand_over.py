@@ -10,7 +10,9 @@ from mmext.utils.io import safe_load
 from mmext.utils.user_error import ConfigError
 
 #: Parts that only a later stage has.
-NEW_PARTS = ('temporal.', 'projection_', 'domain_loss.', 'connector.')
+NEW_PARTS = ('projection_', 'domain_loss.', 'connector.')
+#: What stands before the first convolution, and is new where this is.
+TEMPORAL = 'temporal.'
 #: How the first convolution of a spike network may start.
 STEM_STARTS = dict(
     random='stays as it was',
@@ -49,8 +51,8 @@ def check_weights(model: nn.Module,
         weights (Mapping[str, Tensor]): By the names of ``state_dict()``.
         name (str): Of the checkpoint, for messages.
         new_stem (bool): Whether the first convolution may take other
-            channels than the model's: the step from RGB to spikes.
-            Defaults to False.
+            channels than the model's, and the temporal module be new: the
+            step from RGB to spikes. Defaults to False.
         optional (Sequence[str]): Beginnings of names that need not be
             there.
 
@@ -58,15 +60,17 @@ def check_weights(model: nn.Module,
         list[str]: Names that do not fit: empty, or the stem's.
 
     Raises:
-        ConfigError: If weights are absent or have other shapes.
+        ConfigError: If weights are absent or have other shapes, or are
+            those of a temporal module that the model does not have.
     """
+    optional = (*optional, TEMPORAL) if new_stem else tuple(optional)
     own = {
         key: tuple(value.shape)
         for key, value in model.state_dict().items()
     }
     missing = [
         key for key in own
-        if key not in weights and not key.startswith(tuple(optional))
+        if key not in weights and not key.startswith(optional)
     ]
     if missing:
         raise ConfigError(
@@ -76,6 +80,14 @@ def check_weights(model: nn.Module,
             'stage before has written with the same backbone and heads, or '
             'convert published weights with '
             'tools/model_converters/dpt_to_mmext.py.')
+    unused = [
+        key for key in weights if key.startswith(TEMPORAL) and key not in own
+    ]
+    if unused:
+        raise ConfigError(
+            f'{name} has a temporal module, which this {_kind(model)} has '
+            f'not or another one: {unused[0]!r} would be left out. Set '
+            '`temporal` of the model as in the config that wrote it.')
     other = [(key, tuple(weights[key].shape), own[key]) for key in own
              if key in weights and tuple(weights[key].shape) != own[key]]
     stems = [one for one in other if _is_stem(*one)]

@@ -11,6 +11,21 @@ from torch import Tensor
 from mmext.utils.user_error import ConfigError
 
 
+def _copy(model: nn.Module) -> nn.Module:
+    """A deep copy that computes with its own weights.
+
+    Activation checkpointing of mmengine puts a function over a module's
+    ``forward`` that is bound to this module, and stays so in a copy.
+    """
+    copied = deepcopy(model)
+    for module in copied.modules():
+        over = vars(module).get('forward')
+        bound = getattr(over, '__wrapped__', None)
+        if isinstance(getattr(bound, '__self__', None), nn.Module):
+            del module.forward
+    return copied
+
+
 class GroupEMA(nn.Module):
     r"""Exponential moving average with a decay per group of parameters.
 
@@ -53,7 +68,7 @@ class GroupEMA(nn.Module):
         if update_buffers not in (True, False, 'average'):
             raise ConfigError("update_buffers is True, False or 'average', "
                               f'but got {update_buffers!r}.')
-        self.module = deepcopy(model)
+        self.module = _copy(model)
         self.module.eval().requires_grad_(False)
         self.decay = self._checked('decay', decay)
         self.groups = {

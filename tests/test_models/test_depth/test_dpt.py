@@ -60,6 +60,17 @@ def test_h9_depth_is_float32_under_autocast():
     assert bool((depth == 1e8).all())
 
 
+def test_public_weights_end_in_a_relu():
+    """``non_negative=True``: no depth beyond that of a raw value of 0."""
+    raw = torch.tensor([-300., 0., 500.])
+    options = dict(in_channels=(8, 8, 8, 8), channels=8, hidden=4,
+                   reassemble=None)
+    signed = DPTDepthHead(**options).metres(raw)
+    clamped = DPTDepthHead(**options, non_negative=True).metres(raw)
+    assert signed[0] > clamped[0] == signed[1]
+    assert torch.equal(clamped[1:], signed[1:])
+
+
 def test_without_inversion_the_head_predicts_metres():
     raw = torch.randn(5)
     torch.testing.assert_close(

@@ -252,6 +252,21 @@ def test_h12_what_may_be_handed_over(tmp_path):
         check_weights(model, wide, 'a file', new_stem=True)
 
 
+def test_temporal_modules_are_not_left_out(tmp_path):
+    """New in the step from RGB to spikes only, never dropped."""
+    temporal = dict(type='mmext.SpikeSE', channels=TICKS)
+    rgb = depth_model(seed=4, losses=True)
+    spikes = depth_model(losses=True, in_channels=TICKS)
+    squeezed = depth_model(
+        losses=True, in_channels=TICKS, temporal=temporal)
+    assert check_weights(squeezed, rgb.state_dict(), 'rgb', new_stem=True)
+    check_weights(squeezed, squeezed.state_dict(), 'same')
+    with pytest.raises(ConfigError, match="such as 'temporal"):
+        check_weights(squeezed, spikes.state_dict(), 'spikes')
+    with pytest.raises(ConfigError, match='Set `temporal`'):
+        check_weights(spikes, squeezed.state_dict(), 'squeezed')
+
+
 # Stage 3 --------------------------------------------------------------------
 
 

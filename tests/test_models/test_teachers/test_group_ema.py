@@ -5,6 +5,8 @@ import torch
 import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mmengine.runner.activation_checkpointing import \
+    turn_on_activation_checkpointing
 
 from mmext.models.teachers import GroupEMA
 
@@ -81,6 +83,19 @@ def test_teacher_is_apart():
     with torch.no_grad():
         model[0].weight.add_(1)
     assert torch.equal(teacher(x), before)
+
+
+def test_teacher_is_apart_under_activation_checkpointing():
+    """mmengine binds a checkpointed module's forward to the student's."""
+    model = student().eval()
+    turn_on_activation_checkpointing(model, ['2'])
+    teacher = GroupEMA(model)
+    x = torch.randn(5, 3)
+    before = teacher(x)
+    with torch.no_grad():
+        model[2].weight.add_(1)
+    assert torch.equal(teacher(x), before)
+    assert not torch.equal(model(x), before)
 
 
 def test_restored_teacher_continues():
