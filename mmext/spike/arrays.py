@@ -19,6 +19,23 @@ def check_cube(spikes: np.ndarray) -> np.ndarray:
     return spikes
 
 
+def check_bit_order(bitorder: str, name: str = '.dat') -> None:
+    """Refuse unknown orders of bits, and one for a file without bits.
+
+    Args:
+        bitorder (str): 'little' or 'big'.
+        name (str): The file. Defaults to '.dat'.
+    """
+    if bitorder not in BIT_ORDERS:
+        raise ConfigError(f'Expected a bit order of {BIT_ORDERS}, but got '
+                          f'{bitorder!r}.')
+    if bitorder != 'little' and not name.lower().endswith('.dat'):
+        raise ConfigError(
+            f'Expected no bit order for {name}, but got {bitorder!r}: it is '
+            'for .dat files, the others know their pixels. Leave it at '
+            "'little'; repair=True reads the .npy cubes of Respike.")
+
+
 def as_bits(spikes: np.ndarray, where: str = '') -> np.ndarray:
     """Spikes as booleans, without a copy where that is possible.
 
@@ -73,9 +90,7 @@ def pack_frames(spikes: np.ndarray,
             no whole bytes.
     """
     spikes = as_bits(spikes)
-    if bitorder not in BIT_ORDERS:
-        raise ConfigError(f'Expected a bit order of {BIT_ORDERS}, but got '
-                          f'{bitorder!r}.')
+    check_bit_order(bitorder)
     ticks, height, width = spikes.shape
     if height * width % 8:
         raise ConfigError(
@@ -103,9 +118,7 @@ def unpack_frames(data: np.ndarray,
     Returns:
         np.ndarray: (T, H, W) uint8 of 0 and 1.
     """
-    if bitorder not in BIT_ORDERS:
-        raise ConfigError(f'Expected a bit order of {BIT_ORDERS}, but got '
-                          f'{bitorder!r}.')
+    check_bit_order(bitorder)
     spikes = np.unpackbits(data, 1, bitorder=bitorder)
     spikes = spikes.reshape(len(data), *shape)
     return spikes[:, ::-1] if flipud else spikes

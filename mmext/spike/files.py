@@ -18,7 +18,7 @@ from mmext.utils.io import PathLike, atomic_file
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from .array_files import (array_names, check_spike_array, choose_array,
                           damage_reported, map_npy, read_content, read_header)
-from .arrays import (BIT_ORDERS, as_bits, pack_frames, repair_big_endian,
+from .arrays import (as_bits, check_bit_order, pack_frames, repair_big_endian,
                      unpack_frames)
 from .layout import layout_findings
 
@@ -90,12 +90,16 @@ class SpikeRecording:
             well.
         """
         spikes = self._stored(0, min(ticks, len(self)))
+        cure = {} if self.headerless else dict(
+            cure='read it with repair=True (Respike)')
         if self.repair:
             spikes = repair_big_endian(spikes)
+            cure = dict(cure='read it without repair=True')
         return layout_findings(
             spikes.reshape(len(spikes), -1),
             *self.shape[1:],
-            sizes=self.headerless)
+            sizes=self.headerless,
+            **cure)
 
 
 class _Dat(SpikeRecording):
@@ -178,7 +182,8 @@ def open_spikes(path: PathLike,
         ticks (int, optional): How many ticks the file must have; without it
             any number is fine. Defaults to None.
         bitorder (str): Of a .dat file, 'little' or 'big'.
-            Defaults to 'little', which is right for cameras.
+            Defaults to 'little', which is right for cameras. The others
+            have none, and refuse 'big'.
         flipud (bool, optional): Whether rows are stored bottom to top.
             Defaults to None: yes for .dat, no for the others.
         repair (bool): Turn .npy cubes of Respike upright, see
@@ -193,8 +198,8 @@ def open_spikes(path: PathLike,
 
     Raises:
         MissingFileError: If there is no such file.
-        ConfigError: If a .dat file comes without its size, or an .npz file
-            has no such array or several.
+        ConfigError: If a .dat file comes without its size, another file with
+            a bit order, or an .npz file has no such array or several.
         BadFileError: If the file is damaged, or has another size.
 
     Examples:
@@ -205,9 +210,7 @@ def open_spikes(path: PathLike,
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in SUFFIXES:
         raise ConfigError(f'Expected a file of {SUFFIXES}, but got {name}.')
-    if bitorder not in BIT_ORDERS:
-        raise ConfigError(f'Expected a bit order of {BIT_ORDERS}, but got '
-                          f'{bitorder!r}.')
+    check_bit_order(bitorder, name)
     if not os.path.isfile(name):
         raise MissingFileError(
             f'Expected a recording of spikes, but there is none at {name}.')
@@ -320,6 +323,7 @@ class SpikeWriter:
         if self.suffix not in SUFFIXES:
             raise ConfigError(
                 f'Expected a file of {SUFFIXES}, but got {self.path}.')
+        check_bit_order(bitorder, self.path)
         self.bitorder = bitorder
         self.flipud = self.suffix == '.dat' if flipud is None else flipud
         self.ticks = 0

@@ -144,7 +144,8 @@ def frame_height(rows: np.ndarray, height: int) -> Optional[int]:
 def layout_findings(frames: np.ndarray,
                     height: int,
                     width: int,
-                    sizes: bool = True) -> List[str]:
+                    sizes: bool = True,
+                    cure: str = 'the bit order is the other one') -> List[str]:
     """What seems wrong with decoded spikes, in sentences.
 
     Args:
@@ -154,6 +155,8 @@ def layout_findings(frames: np.ndarray,
         width (int): Supposed width.
         sizes (bool): Whether height and width are in doubt.
             Defaults to True.
+        cure (str): What to say of reversed groups of 8 pixels. Defaults to
+            the bit order, which .dat files are read with.
 
     Returns:
         list[str]: Findings, empty if all seems well.
@@ -171,8 +174,7 @@ def layout_findings(frames: np.ndarray,
     findings = _size_findings(frames, height, width) if sizes else []
     if not findings and height * width % 8 == 0 and bits_reversed(
             frames.reshape(-1, height, width)):
-        findings.append('groups of 8 pixels seem to be reversed; the bit '
-                        'order is the other one')
+        findings.append(f'groups of 8 pixels seem to be reversed; {cure}')
     return findings
 
 

@@ -301,5 +301,24 @@ def test_findings(tmp_path):
     naive = unpack_frames(
         pack_frames(spikes, 'little', True), (64, 128), 'big', False)
     np.save(tmp_path / 'a.npy', naive)
-    assert 'bit order' in open_spikes(tmp_path / 'a.npy').findings()[0]
+    told = open_spikes(tmp_path / 'a.npy').findings()[0]
+    # The cure it names is one.
+    assert 'repair=True' in told and 'bit order' not in told
     assert not open_spikes(tmp_path / 'a.npy', repair=True).findings()
+    write_spikes(tmp_path / 'b.npz', spikes)
+    assert not open_spikes(tmp_path / 'b.npz').findings()
+    told = open_spikes(tmp_path / 'b.npz', repair=True).findings()[0]
+    assert 'without repair=True' in told
+
+
+@pytest.mark.parametrize('suffix', ['.npy', '.npz'])
+def test_a_bit_order_is_for_dat_files(tmp_path, suffix):
+    path = tmp_path / f'a{suffix}'
+    write_spikes(path, cube(), bitorder='little')
+    assert open_spikes(path, bitorder='little').shape == cube().shape
+    for use in (lambda: open_spikes(path, bitorder='big'),
+                lambda: write_spikes(path, cube(), bitorder='big')):
+        with pytest.raises(ConfigError, match='for .dat files'):
+            use()
+    with pytest.raises(ConfigError, match="'middle'"):
+        SpikeWriter(path, bitorder='middle')
