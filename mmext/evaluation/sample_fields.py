@@ -2,6 +2,8 @@
 """Fields of data samples, which reach metrics as objects or as dicts."""
 from typing import Any
 
+_PATHS = ('img_path', 'spike_path', 'depth_map_path')
+
 
 def get_field(sample: Any, field: str, default: Any = None) -> Any:
     """A field of a data sample or of its dict.
@@ -17,5 +19,16 @@ def get_field(sample: Any, field: str, default: Any = None) -> Any:
 
 
 def sample_name(sample: Any) -> str:
-    """Path of a sample's image, for messages."""
-    return str(get_field(sample, 'img_path', 'A frame without img_path'))
+    """Path of a sample, for messages.
+
+    That of its image, else of its spikes, else of its depth, since a data
+    set may read some of them only.
+
+    Args:
+        sample (Any): The sample.
+    """
+    for field in _PATHS:
+        path = get_field(sample, field)
+        if path:
+            return str(path)
+    return f'A frame without {", ".join(_PATHS[:-1])} and {_PATHS[-1]}'
