@@ -2,7 +2,7 @@
 """Spike recordings in, depth out."""
 import os
 import os.path as osp
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
 
 import numpy as np
 from mmengine.config import Config
@@ -181,15 +181,14 @@ class SpikeDepthInferencer(BaseInferencer):
 
     def _windows(self, inputs: Sequence[Any], begin: int,
                  every: Optional[int]) -> Iterator[dict]:
-        for index, one in enumerate(inputs):
+        names = recording_names(inputs)
+        for one, name in zip(inputs, names):
             array = isinstance(one, np.ndarray)
             ticks = len(one) if array else len(
                 open_spikes(one, **{
                     'check': True,
                     **self.spike_options
                 }))
-            name = f'array{index}' if array else osp.splitext(
-                osp.basename(one))[0]
             if ticks - begin < self.length:
                 raise BadFileError(
                     f'Expected at least {self.length} ticks from {begin} on, '
@@ -230,7 +229,8 @@ class SpikeDepthInferencer(BaseInferencer):
             inputs (list): The recordings.
             preds (list[SegDataSample]): Of the windows.
             out_dir (str): Folder for ``NAME_TICK_depth.png`` (16 bits),
-                ``_colour.png`` and ``_panel.png``. Defaults to '', none.
+                ``_colour.png`` and ``_panel.png``, see
+                :func:`recording_names`. Defaults to '', none.
             depth_scale (float): Stored value of a metre: 256 or, indoor,
                 1000. Defaults to 256.
             max_depth (float): Depth of the coldest colour. Defaults to 80.
@@ -279,6 +279,61 @@ class SpikeDepthInferencer(BaseInferencer):
                 for shown, sample in zip(self._shown, preds)
             ]
         return dict(predictions=preds, visualization=visualization)
+
+
+def recording_names(inputs: Sequence[Any]) -> List[str]:
+    """What recordings are called in results: no two of them the same.
+
+    A file has its name without the suffix, and an array its number. Files
+    that share a name get the folders where they part, and the suffix if
+    they are in one folder: ``a_left`` and ``b_left``, ``x_dat`` and
+    ``x_npz``.
+
+    Args:
+        inputs (Sequence): Paths and arrays.
+
+    Returns:
+        list[str]: A name each; a file that comes twice keeps one.
+
+    Raises:
+        ConfigError: If two recordings still have the same name.
+    """
+    files = [
+        None if isinstance(one, np.ndarray) else osp.abspath(one)
+        for one in inputs
+    ]
+    stems = [
+        osp.splitext(osp.basename(path))[0] if path else f'array{index}'
+        for index, path in enumerate(files)
+    ]
+    apart: Dict[str, str] = {}
+    for name in set(stems):
+        group = {path for path, stem in zip(files, stems) if stem == name}
+        if len(group) > 1:
+            apart.update(_names_apart(group - {None}))
+    names = [apart.get(path, stem) for path, stem in zip(files, stems)]
+    owners: Dict[str, Optional[str]] = {}
+    for name, path in zip(names, files):
+        other = owners.setdefault(name, path)
+        if other != path:
+            raise ConfigError(
+                'Expected recordings with different names, but the results '
+                f'of {other or "an array"} and {path or "an array"} would '
+                f'both be called {name}. Rename one, or run them apart.')
+    return names
+
+
+def _names_apart(paths: Set[str]) -> Dict[str, str]:
+    """Names of files with the same stem, by path."""
+    root = osp.commonpath([osp.dirname(path) for path in paths])
+    parts = {path: osp.splitext(osp.relpath(path, root)) for path in paths}
+    stems = {stem for stem, _ in parts.values()}
+    # A single file has the name of an array.
+    suffix = len(stems) < max(len(paths), 2)
+    return {
+        path: (stem + end.replace('.', '_') * suffix).replace(os.sep, '_')
+        for path, (stem, end) in parts.items()
+    }
 
 
 def _name(step: Any) -> str:

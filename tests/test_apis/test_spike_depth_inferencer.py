@@ -10,7 +10,8 @@ from mmengine.config import Config
 
 pytest.importorskip('mmseg')
 
-from mmext.apis.spike_depth_inferencer import SpikeDepthInferencer
+from mmext.apis.spike_depth_inferencer import (SpikeDepthInferencer,
+                                               recording_names)
 from mmext.spike import Light, SpikeCamera, read_depth_png, write_spikes
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from ..depth_fixtures import make_frame
@@ -76,6 +77,35 @@ def test_recordings(inferencer, tmp_path):
         f'{name}_panel.png').shape == out['visualization'][1].shape
     samples = inferencer([spikes], return_datasamples=True)['predictions']
     assert samples[0].pred_depth_map.data.shape == (1, *SIZE)
+
+
+def test_recordings_of_one_name_keep_their_results(inferencer, tmp_path):
+    for seed, name in enumerate(['a/x.dat', 'a/x.npz', 'c/x.dat']):
+        write_spikes(tmp_path / name, make_frame(seed, SIZE, TICKS)[2])
+    out = tmp_path / 'out'
+    found = inferencer(
+        [str(tmp_path / 'a'), str(tmp_path / 'c')],
+        out_dir=str(out))['predictions']
+    names = ['a_x_dat_000000', 'a_x_npz_000000', 'c_x_dat_000000']
+    assert [one['name'] for one in found] == names
+    for one in found:
+        stored = read_depth_png(str(out / f'{one["name"]}_depth.png'), 256.)
+        expected = one['depth'].clip(max=65535 / 256)
+        assert np.abs(stored - expected).max() <= 0.5 / 256 + 1e-5
+
+
+def test_names_of_recordings():
+    array = np.zeros((1, 2, 4), np.uint8)
+    for inputs, names in (
+        (['a/left.dat', 'a/right.dat'], ['left', 'right']),
+        (['a/1/left.dat', 'a/2/left.dat', 'b.npy'], ['1_left', '2_left', 'b']),
+        (['left.dat', 'a/left.dat'], ['left', 'a_left']),
+        (['x.dat', 'x.npz', './x.dat'], ['x_dat', 'x_npz', 'x_dat']),
+        ([array, 'array0.dat', array], ['array0', 'array0_dat', 'array2']),
+    ):
+        assert recording_names(inputs) == names
+    with pytest.raises(ConfigError, match='both be called a_x. Rename'):
+        recording_names(['a/x.dat', 'b/x.dat', 'a_x.dat'])
 
 
 def test_a_stage_3_recipe_without_a_loader(inferencer, tmp_path):
