@@ -67,7 +67,9 @@ class RNGStateHook(Hook):
     exactly with ``num_workers=0``, or by epoch without
     ``persistent_workers``. The order of the data repeats only with a fixed
     ``randomness=dict(seed=...)``. Of several processes, mmengine saves the
-    buffers of rank 0 only (running averages of BatchNorm).
+    buffers of rank 0 only (running averages of BatchNorm). Of a loop with
+    ``independent_ranks``, such as :class:`TestTimeAdaptLoop`, whose
+    processes may be at different frames, the states of rank 0 are saved.
 
     Example:
         >>> custom_hooks = [dict(type='mmext.RNGStateHook')]
@@ -108,12 +110,13 @@ class RNGStateHook(Hook):
             ranks = self._gathered[1]
         else:
             ranks = [self._current()] + [None] * (get_world_size() - 1)
-            print_log(
-                'RNGStateHook: this checkpoint was not announced by a '
-                'CheckpointHook, so it holds the random states of rank 0 '
-                'only.',
-                logger='current',
-                level=logging.WARNING)
+            if not self._independent(runner):
+                print_log(
+                    'RNGStateHook: this checkpoint was not announced by a '
+                    'CheckpointHook, so it holds the random states of rank 0 '
+                    'only.',
+                    logger='current',
+                    level=logging.WARNING)
         checkpoint['rng_state'] = dict(
             ranks=ranks, sampler_seed=_sampler_seed(runner))
 
@@ -148,10 +151,16 @@ class RNGStateHook(Hook):
                 return
 
     @staticmethod
-    def _checkpoint_hooks(runner, by_epoch: bool) -> List[CheckpointHook]:
+    def _independent(runner) -> bool:
+        """Whether the ranks of the train loop do not step together."""
+        return getattr(runner.train_loop, 'independent_ranks', False)
+
+    def _checkpoint_hooks(self, runner,
+                          by_epoch: bool) -> List[CheckpointHook]:
         # One process needs no collection. The Runner saves on rank 0 only,
-        # so all ranks must foresee it.
-        if get_world_size() == 1:
+        # so all ranks must foresee it; where they do not step together they
+        # cannot, and such a run is not resumed anyway.
+        if get_world_size() == 1 or self._independent(runner):
             return []
         return [
             hook for hook in runner.hooks

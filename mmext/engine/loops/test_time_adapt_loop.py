@@ -75,6 +75,10 @@ class TestTimeAdaptLoop(BaseLoop):
     """
 
     __test__ = False  # not a test class, whatever its name suggests
+    #: The processes of a run do not step together: one may have fewer frames,
+    #: and be done, while another goes on. So hooks must not exchange anything
+    #: between processes while a stream runs.
+    independent_ranks = True
 
     def __init__(self,
                  runner: Runner,

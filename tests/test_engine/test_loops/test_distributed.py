@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 
 pytest.importorskip('mmseg')
 
@@ -12,6 +13,7 @@ from mmext.datasets.domain_sequence import DomainSequence  # noqa: E402
 from mmext.engine.loops import test_time_adapt_loop as module  # noqa: E402
 from mmext.engine.loops.stream_loader import split_stream  # noqa: E402
 from mmext.engine.loops.stream_loader import stream_dataloader  # noqa: E402
+from mmext.utils.io import safe_load  # noqa: E402
 from tests.processes import run_ranks  # noqa: E402
 from .common import (SVDP, adaptation_config, assert_equal,  # noqa: E402
                      predictions, report, run, state)
@@ -37,8 +39,7 @@ torch.save(dict(state=state(runner), metrics=runner.train_loop.metrics),
 def two_processes(cfg):
     """Run a config with gloo in two processes; what each ended with."""
     cfg.launcher = 'pytorch'
-    cfg.env_cfg = dict(dist_cfg=dict(backend='gloo'))
-    cfg.default_hooks.checkpoint.interval = -1
+    cfg.env_cfg = dict(dist_cfg=dict(backend='gloo', timeout=300))
     path = f'{cfg.work_dir}.py'
     cfg.dump(path)
     run_ranks(WORKER, path)
@@ -54,6 +55,7 @@ def test_each_rank_equals_its_sub_stream(tmp_path, monkeypatch):
     """Property 40: a rank equals one process on its share of frames."""
     options = dict(domains=('fog', 'night'), count=2, save_predictions=True)
     cfg = adaptation_config(tmp_path, SVDP, work='two', **options)
+    cfg.default_hooks.checkpoint.interval = -1
     ranks = two_processes(cfg)
     both = predictions(cfg.work_dir)
     assert len(both) == 4
@@ -76,15 +78,30 @@ def test_each_rank_equals_its_sub_stream(tmp_path, monkeypatch):
 @pytest.mark.skipif(not torch.distributed.is_available(),
                     reason='torch without distributed')
 def test_reset_by_domain_equals_one_process(tmp_path):
-    """Property 40: independent domains: the same result as one process."""
-    options = dict(domains=('fog', 'night'), count=2, save_predictions=True,
-                   reset='domain')
+    """Property 40: independent domains: the same result as one process.
+
+    One process has two domains and the other one, and both save after each
+    frame, with the shipped hooks.
+    """
+    options = dict(domains=('fog', 'night', 'rain'), count=2,
+                   save_predictions=True, reset='domain')
+    hooks = Config.fromfile(
+        ROOT / 'configs/_base_/mmseg_runtime.py').default_hooks
+    hooks.checkpoint.update(interval=1, max_keep_ckpts=-1)
     cfg = adaptation_config(tmp_path, SVDP, work='two', **options)
+    cfg.default_hooks = hooks
     ranks = two_processes(cfg)
-    one = run(adaptation_config(tmp_path, SVDP, work='one', **options))
+    alone = adaptation_config(tmp_path, SVDP, work='one', **options)
+    alone.custom_hooks = [dict(type='mmext.RNGStateHook')]
+    one = run(alone)
     assert_equal(predictions(cfg.work_dir), predictions(one))
     assert report(cfg.work_dir)['report'] == report(one)['report']
     assert ranks[0]['metrics'] == one.train_loop.metrics
+    for name, states in (('two', [True, False]), ('one', [True])):
+        saved = safe_load(tmp_path / name / 'iter_2.pth')
+        assert [r is not None for r in saved['rng_state']['ranks']] == states
+    assert 'of rank 0 only' not in ''.join(
+        p.read_text() for p in Path(cfg.work_dir).glob('*/*.log'))
 
 
 class Domain:
