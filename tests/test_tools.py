@@ -257,6 +257,15 @@ def test_user_errors_and_outputs_of_test(segmentor, monkeypatch):
     assert 'mIoU' in json.loads((folder / 'metrics.json').read_text())
 
 
+def test_views_are_not_certified():
+    """An average over views has no certificate."""
+    cfg = Config(dict(default_scope='mmpretrain', model=dict(
+        type='mmext.LipschitzClassifier',
+        test_cfg=dict(certify=dict(eps=[0.1])))))
+    with pytest.raises(UserError, match='Leave out --tta'):
+        tool('test').set_tta(cfg)
+
+
 @pytest.mark.parametrize(
     'kind', ['mmext.BiCrossDepthEstimator', 'mmext.CrossDomainAdapter'])
 def test_depth_is_not_written_as_labels(kind):

@@ -8,6 +8,7 @@ from mmengine.config import ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
+from mmext.apis.certified_model import warn_resampling
 from mmext.engine.hooks import CheckpointMatchHook
 from mmext.utils.config_build import drop_pretrained
 from mmext.utils.config_io import load_config
@@ -144,6 +145,11 @@ def set_pictures(cfg, args: argparse.Namespace) -> None:
 
 def set_tta(cfg) -> None:
     """Wrap the model and replace the test pipeline, as the hosts do."""
+    if (cfg.model.get('test_cfg') or {}).get('certify'):
+        raise UserError(
+            'A certificate speaks of one image, not of an average over '
+            'views. Leave out --tta, or set model.test_cfg.certify=None and '
+            'remove mmext.CertifiedAccuracy.')
     if cfg.get('default_scope') == 'mmpretrain':
         cfg.setdefault('tta_model', dict(type='AverageClsScoreTTA'))
         if cfg.get('tta_pipeline') is None:
@@ -210,6 +216,8 @@ def main(argv=None) -> None:
     if tuned:
         # It initialises its host when it is built; the checkpoint has it all.
         drop_pretrained(cfg.model)
+    if (cfg.model.get('test_cfg') or {}).get('certify'):
+        warn_resampling(cfg)
     runner = build_runner(cfg)
     if args.adapt:
         runner.train()

@@ -3,7 +3,7 @@
 import copy
 import logging
 import math
-from typing import Any, Optional
+from typing import Any, Iterator, Optional
 
 import torch.nn as nn
 from mmengine.config import Config
@@ -15,7 +15,8 @@ from mmext.utils.user_error import ConfigError
 from .adapters import build_host, load_whole
 
 # Parts of the names of transforms that interpolate.
-RESAMPLING = ('Resize', 'Rotat', 'Affine', 'Translate', 'Shear')
+RESAMPLING = ('Resize', 'Rotat', 'Affine', 'Translate', 'Shear',
+              'EfficientNet')
 
 
 def prepare_certified(model: nn.Module,
@@ -49,7 +50,7 @@ def warn_resampling(cfg: Config) -> None:
         cfg (Config): With ``test_dataloader``, or nothing is checked.
     """
     dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-    names = [str(step.get('type')) for step in dataset.get('pipeline') or ()]
+    names = list(_step_names(dataset.get('pipeline')))
     found = [
         name for name in names if any(word in name for word in RESAMPLING)
     ]
@@ -62,6 +63,16 @@ def warn_resampling(cfg: Config) -> None:
             'input_pad.',
             logger='current',
             level=logging.WARNING)
+
+
+def _step_names(steps: Any) -> Iterator[str]:
+    """Names of transforms, also of those inside others."""
+    if isinstance(steps, (list, tuple)):
+        for step in steps:
+            yield from _step_names(step)
+    elif isinstance(steps, dict):
+        yield str(steps.get('type'))
+        yield from _step_names(steps.get('transforms'))
 
 
 def certified_model(cfg: Config, weights: Optional[PathLike] = None) -> Any:

@@ -14,14 +14,16 @@ from mmext.utils.user_error import UserError
 
 def _add_member(graph: GraphBuilder, model: nn.Module, images: str) -> str:
     """Normalisation, body and head of one classifier."""
-    trained = getattr(model, 'trained_p', None)
-    if trained is not None and trained != math.inf:
-        raise UserError(
-            f'The checkpoint was saved at p = {trained:g}, in the middle of '
-            'its schedule; its running means do not fit p = inf. Export the '
-            'last checkpoint of the training.')
     preprocessor = model.data_preprocessor
-    if getattr(preprocessor, 'to_rgb', False):
+    divisor = getattr(preprocessor, 'pad_size_divisor', 1)
+    if divisor > 1:
+        raise UserError(
+            f'The data preprocessor pads images (pad_size_divisor={divisor}), '
+            'which the file would not do. Leave it out, and pad in the '
+            'network by input_pad of the backbone.')
+    # As mmpretrain, which turns pictures of three channels only.
+    if getattr(preprocessor, 'to_rgb', False) and \
+            model.backbone.input_size[0] == 3:
         images = graph.add('Gather', images, graph.integers(2, 1, 0), axis=1)
     mean, std = (getattr(preprocessor, key, None) for key in ('mean', 'std'))
     if mean is not None and std is not None:
@@ -56,6 +58,13 @@ def lip_onnx(model: nn.Module, cells: int = 1 << 16) -> Any:
     """
     graph = GraphBuilder(cells)
     members: List[nn.Module] = list(getattr(model, 'members', [model]))
+    for one in {model, *members}:
+        trained = getattr(one, 'trained_p', None)
+        if trained is not None and trained != math.inf:
+            raise UserError(
+                f'The checkpoint was saved at p = {trained:g}, in the middle '
+                'of its schedule; its running means do not fit p = inf. '
+                'Export the last checkpoint of the training.')
     weights = model.weights.tolist() if hasattr(model, 'members') else [1.]
     logits = ''
     for member, weight in zip(members, weights):

@@ -78,7 +78,7 @@ class CertifiedAccuracy(BaseMetric):
         ...          out_dir='work_dirs/certified', export='samples.csv')
         ... ]
         >>> default_hooks = dict(checkpoint=dict(
-        ...     save_best='cert/certified@8/255'))
+        ...     save_best='cert/certified@8/255', rule='greater'))
     """
 
     default_prefix = 'cert'

@@ -166,6 +166,10 @@ def test_pipelines_that_make_other_pixels_warn(monkeypatch):
     certified_model.warn_resampling(
         config(classifier(), [dict(type='Resize', scale=32)]))
     assert len(said) == 1 and 'has Resize: certificates' in said[0]
+    inside = dict(type='RandomApply', prob=1., transforms=dict(
+        type='Wrapper', transforms=[dict(type='EfficientNetCenterCrop')]))
+    certified_model.warn_resampling(config(classifier(), [inside]))
+    assert 'has EfficientNetCenterCrop' in said[1]
 
 
 def test_ensemble_and_defaults(trained):

@@ -111,6 +111,21 @@ def test_ensemble_is_averaged(tmp_path):
     set_p(ensemble, math.inf)
     export_onnx(ensemble, tmp_path / 'two.onnx')
     assert check_onnx(tmp_path / 'two.onnx', ensemble) < 1e-5
+    ensemble.trained_p = 20.
+    with pytest.raises(UserError, match='saved at p = 20'):
+        lip_onnx(ensemble)
+
+
+def test_options_of_the_preprocessor(tmp_path):
+    """Grey images are not turned, as in torch; padding is refused."""
+    model = finished(lenet())
+    model.data_preprocessor.to_rgb = True
+    if model.backbone.input_size[0] == 1:
+        export_onnx(model, tmp_path / 'grey.onnx')
+        assert check_onnx(tmp_path / 'grey.onnx', model) == 0
+    model.data_preprocessor.pad_size_divisor = 32
+    with pytest.raises(UserError, match='input_pad'):
+        lip_onnx(model)
 
 
 def test_tool_and_user_errors(tmp_path, capsys, monkeypatch):

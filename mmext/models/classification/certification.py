@@ -52,6 +52,12 @@ def normalisation(preprocessor: nn.Module,
             'for images in [0, 1], but mmpretrain gives it images in 0-255. '
             'Multiply mean and std by 255, or, if the images are in [0, 1], '
             'set pixel_range=1 in test_cfg.certify and in the head.')
+    if std.max() > pixel_range:
+        raise ConfigError(
+            f'The data preprocessor has std={std.tolist()}, above '
+            f'pixel_range={pixel_range:g}, what white is: radii would come '
+            'out too large. If the images are in 0-255, as mmpretrain reads '
+            'them, leave pixel_range at 255.')
     return mean / pixel_range, std / pixel_range
 
 

@@ -60,7 +60,11 @@ class DistanceHead(nn.Module):
     def residual(self, features: Bounds, labels: Tensor) -> Tensor:
         """Interval residual over a box of features, (B, num_classes)."""
         logits = self(features.box)
-        return interval_residual(logits.lower, logits.upper, labels)
+        lower, upper = logits.lower, logits.upper
+        if not self.training:
+            # Certificates count no rounding of the difference.
+            lower, upper = lower.double(), upper.double()
+        return interval_residual(lower, upper, labels)
 
     def lipschitz_residual(self, features: Tensor, labels: Tensor,
                            eps: Union[float, Tensor]) -> Tensor:

@@ -14,6 +14,7 @@ from mmext.models.lipschitz import boxes
 from mmext.models.lipschitz.attacks import pgd_attack
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.models.lipschitz.p_norm import get_p, set_p
+from mmext.utils.user_error import ConfigError
 from .lip_models import (CLASSES, build, classifier, finished, images,
                          lip_head, mlp_body, mlp_head, predict, preprocessed,
                          samples, stacked)
@@ -414,6 +415,17 @@ def test_images_that_are_refused():
     pixels = images()
     pixels['inputs'] = pixels['inputs'] / 255
     assert 'certified' in predict(model, pixels)[0]
+
+
+def test_images_of_other_units_than_declared():
+    """``pixel_range=1`` for images in 0-255 would enlarge every radius."""
+    for certify in (dict(), dict(method='lipschitz'), dict(clamp=False)):
+        with pytest.raises(ConfigError, match='leave pixel_range at 255'):
+            build(
+                classifier(
+                    certify=dict(eps=[0.1], pixel_range=1., **certify),
+                    data_preprocessor=dict(mean=[33.3], std=[78.6])),
+                p=math.inf)
 
 
 def test_several_labels_are_refused():
