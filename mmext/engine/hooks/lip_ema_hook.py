@@ -17,6 +17,7 @@ from mmext.models.lipschitz.p_norm import p_norm
 from mmext.registry import HOOKS
 from mmext.utils.rng import get_rng_state, set_rng_state
 from mmext.utils.user_error import ConfigError
+from .lip_distributed import sync_running_means
 from .mean_teacher_hook import MeanTeacherHook, _stepped, _unwrapped
 
 _BUFFERS = dict(live=True, average='average', recalibrate=True)
@@ -126,6 +127,16 @@ class LipschitzEMAHook(MeanTeacherHook):
             _unwrapped(runner),
             warmup_decay(self.decay, self.warmup, epoch, runner.iter))
         self._calibrated = False
+        self._sync(runner)
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Before validation and saving, one average in all processes."""
+        self._sync(runner, epoch_ends=True)
+
+    def _sync(self, runner: Runner, **kwargs: bool) -> None:
+        # Those that are gathered anew are the same in all processes.
+        if self.buffers != 'recalibrate':
+            sync_running_means(runner, self.teacher.module, **kwargs)
 
     # Evaluation --------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from mmext.models.lipschitz.p_norm import distance_modules
 from mmext.models.lipschitz.schedules import LpSchedule, check_schedule
 from mmext.registry import HOOKS
 from mmext.utils.user_error import ConfigError
+from .lip_distributed import sync_running_means
 
 _HEAD = ('eps', 'kappa', 'lam')
 
@@ -31,6 +32,9 @@ class PNormScheduleHook(Hook):
     are the modules with the attributes ``eps``, ``kappa`` and ``lam``.
     Validation and test see p = inf, the only one for which there are
     certificates; training gets its p back.
+
+    In distributed training all processes get the mean of their running means
+    before validation and saving.
 
     A checkpoint says in ``lp_norm`` at which p it was saved. The running
     means of a finite one do not fit p = inf; the hook tells the model
@@ -158,6 +162,11 @@ class PNormScheduleHook(Hook):
                          outputs: Any = None) -> None:
         """Count; a checkpoint may be saved next."""
         self._done = runner.iter + 1
+        sync_running_means(runner, _unwrapped(runner))
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        """Before validation and saving, one network in all processes."""
+        sync_running_means(runner, _unwrapped(runner), epoch_ends=True)
 
     def after_train(self, runner: Runner) -> None:
         """The final state: p of the iteration after the last one."""
