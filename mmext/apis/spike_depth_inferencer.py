@@ -41,8 +41,11 @@ class SpikeDepthInferencer(BaseInferencer):
         device (str, optional): Defaults to None, the best there is.
         **spike_options: Arguments of :func:`mmext.spike.open_spikes`:
             ``size=(250, 400)`` for .dat files, ``bitorder``, ``flipud``,
-            ``repair``. Doubts about size and bit order are warnings;
-            ``check=False`` does not look.
+            ``repair``; and of :class:`mmext.LoadSpikeFromFile`, such as
+            ``allow_silent=True``. They replace those of the config's test
+            pipeline, which replace the ``spike_options`` of its data set.
+            Doubts about size and bit order are warnings; ``check=False``
+            does not look.
 
     Raises:
         ConfigError: If the model takes no spikes, or the checkpoint does not
@@ -90,29 +93,35 @@ class SpikeDepthInferencer(BaseInferencer):
         return model.to(device).eval()
 
     def _init_pipeline(self, cfg: Config) -> Compose:
-        steps = self._steps(cfg)
+        dataset = self._dataset(cfg)
+        steps = list(dataset.get('pipeline') or [])
         loaders = [
             step for step in steps if _name(step) == 'LoadSpikeFromFile'
         ]
         load = dict(loaders[0]) if loaders else dict(length=self._channels())
         load['type'] = 'mmext.LoadSpikeFromFile'
         load.pop('jitter', None)
-        self.length = load.setdefault('length', 128)
         self._load = Compose([dict(load, **self.spike_options)])
+        loader = self._load.transforms[0]
+        options = dict(dataset.get('spike_options') or {}, **loader.options)
+        # Once for a recording, not for every window.
+        self._check = options.pop('check', True)
+        loader.options, self.length = options, loader.length
         rest = [step for step in steps if _name(step) not in _LOADERS]
         rest = [step for step in rest if not _name(step).startswith('Pack')]
         return Compose(
             [*rest, dict(type='mmext.PackDepthInputs', keys='spike')])
 
     @staticmethod
-    def _steps(cfg: Config) -> List[dict]:
+    def _dataset(cfg: Config) -> dict:
+        """Config of the data set whose pipeline recordings go through."""
         for name in ('test_dataloader', 'val_dataloader'):
             dataset = (cfg.get(name) or {}).get('dataset') or {}
             while 'dataset' in dataset:
                 dataset = dataset['dataset']
             if dataset.get('pipeline'):
-                return list(dataset['pipeline'])
-        return []
+                return dataset
+        return {}
 
     def _channels(self) -> int:
         """Ticks that the network takes."""
@@ -182,13 +191,10 @@ class SpikeDepthInferencer(BaseInferencer):
     def _windows(self, inputs: Sequence[Any], begin: int,
                  every: Optional[int]) -> Iterator[dict]:
         names = recording_names(inputs)
+        options = dict(self._load.transforms[0].options, check=self._check)
         for one, name in zip(inputs, names):
             array = isinstance(one, np.ndarray)
-            ticks = len(one) if array else len(
-                open_spikes(one, **{
-                    'check': True,
-                    **self.spike_options
-                }))
+            ticks = len(one if array else open_spikes(one, **options))
             if ticks - begin < self.length:
                 raise BadFileError(
                     f'Expected at least {self.length} ticks from {begin} on, '

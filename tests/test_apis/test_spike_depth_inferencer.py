@@ -125,6 +125,32 @@ def test_a_stage_3_recipe_without_a_loader(inferencer, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+def test_options_of_the_config_and_of_the_loader(tmp_path):
+    """Size of the pipeline, rows of the data set, silence by argument."""
+    cfg = config()
+    dataset = cfg.test_dataloader.dataset
+    dataset.spike_options = dict(flipud=False, size=(1, 8))
+    dataset.pipeline[1].size = SIZE
+    torch.manual_seed(0)
+    lenient = SpikeDepthInferencer(cfg, device='cpu', allow_silent=True)
+    spikes = make_frame(0, SIZE, TICKS)[2]
+    write_spikes(tmp_path / 'up.dat', spikes, flipud=False)
+    write_spikes(tmp_path / 'dark.dat', np.zeros_like(spikes))
+    with pytest.warns(UserWarning, match='no spike') as caught:
+        found = lenient(
+            [str(tmp_path / 'up.dat'), spikes,
+             str(tmp_path / 'dark.dat')])['predictions']
+    assert len([one for one in caught if 'no spike' in str(one.message)]) == 1
+    np.testing.assert_allclose(found[0]['depth'], found[1]['depth'], rtol=1e-4)
+    assert np.isfinite(found[2]['depth']).all()
+    # Arguments replace those of the config.
+    strict = SpikeDepthInferencer(
+        lenient.model, device='cpu', check=False, size=SIZE[::-1])
+    with pytest.raises(BadFileError, match='40 x 64'):
+        write_spikes(tmp_path / 'a.npy', spikes)
+        strict(str(tmp_path / 'a.npy'))
+
+
 def test_a_wrong_bit_order_is_noticed(inferencer, tmp_path):
     """Section 7: once for a recording, however many windows it has."""
     light = np.cumsum(

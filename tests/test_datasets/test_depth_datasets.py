@@ -199,6 +199,25 @@ def test_a_wrong_bit_order_is_noticed(tmp_path, log):
     assert path[:-4] + '.dat' in log.text
 
 
+def test_the_first_recording_is_opened_as_the_pipeline_reads(tmp_path):
+    """Options of LoadSpikeFromFile replace those of the data set."""
+    config = write_respike(tmp_path, 1)
+    path = build(config).get_data_info(0)['spike_path']
+    spikes = make_frame(0)[2]
+    write_spikes(path[:-4] + '.dat', spikes, flipud=False)
+    options = dict(
+        spike_suffix='.dat',
+        modalities=('spike', ),
+        spike_options=dict(size=(6400, 1280)))
+    with pytest.raises(BadFileError, match='at least one tick'):
+        build(config, **options)
+    data = build(
+        config,
+        pipeline=[dict(LOAD[1], size=SIZE, flipud=False), PACK],
+        **options)
+    np.testing.assert_array_equal(data[0]['inputs'], spikes)
+
+
 @pytest.mark.parametrize('kind', sorted({*WRITERS} - {'respike'}))
 def test_spikes_as_the_converter_writes_them(kind, tmp_path, capsys):
     """The command of the message about missing spikes gives what is read."""
@@ -206,14 +225,15 @@ def test_spikes_as_the_converter_writes_them(kind, tmp_path, capsys):
     folders = set()
     for info in (dataset := build(config)):
         os.remove(info['spike_path'])
-        folders.add(tuple(
-            osp.dirname(info[key]) for key in ('img_path', 'spike_path')))
+        folders.add(
+            tuple(
+                osp.dirname(info[key]) for key in ('img_path', 'spike_path')))
     convert = tool('dataset_converters/video_to_spikes')
     pattern = ['--pattern', 'rgb_*'] if kind == 'nyu' else []
     for pictures, spikes in folders:
         convert.main([
-            '--folder', pictures, '--window', str(TICKS), '--ticks-per-frame',
-            '4', '--out', spikes, *pattern
+            '--folder', pictures, '--window',
+            str(TICKS), '--ticks-per-frame', '4', '--out', spikes, *pattern
         ])
     simulated = build(config, pipeline=TRAIN)
     assert len(simulated) == len(dataset)

@@ -13,7 +13,7 @@ from mmext.spike.sources import natural_key
 from mmext.utils.user_error import ConfigError
 from ..data_help import (DataHelp, UnreadableSampleError, missing_data_error,
                          unreadable_sample_error)
-from ..transforms.depth_loading import LoadDepth
+from ..transforms.depth_loading import LoadDepth, LoadSpikeFromFile
 
 #: What to run instead of a public data set that is not there.
 DEPTH_ALTERNATIVE = (
@@ -70,7 +70,8 @@ class BaseDepthDataset(BaseDataset):
         spike_options (dict, optional): Arguments of
             :func:`mmext.spike.open_spikes`, such as
             ``dict(size=(250, 400))`` for .dat files. They extend those of
-            the data set. Defaults to None.
+            the data set, and ``mmext.LoadSpikeFromFile`` may replace them.
+            Defaults to None.
         spike_suffix (str): Ending of the recordings. Defaults to '.npy'.
         drop_incomplete (bool, optional): Leave samples out that lack a
             file, instead of an error. Defaults to None: as the class has it.
@@ -261,7 +262,13 @@ class BaseDepthDataset(BaseDataset):
         if item.get('depth_map_path'):
             LoadDepth.read(item['depth_map_path'], self.depth_scale)
         if item.get('spike_path'):
-            recording = open_spikes(item['spike_path'], **self.spike_options)
+            options = dict(self.spike_options)
+            for step in self.pipeline.transforms:
+                # As it will read.
+                if isinstance(step, LoadSpikeFromFile):
+                    options.update(step.options)
+                    break
+            recording = open_spikes(item['spike_path'], **options)
             for finding in recording.findings():
                 print_log(
                     f'{item["spike_path"]}: {finding}.',
