@@ -7,6 +7,7 @@ from typing import Any, Dict, List, Optional, Tuple
 import torch
 import torch.nn as nn
 from mmengine.logging import print_log
+from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -116,7 +117,8 @@ def use_batch_statistics(model: nn.Module) -> int:
     Stored statistics are neither read nor changed, and the layers' modes are
     the same before and after each forward pass. Copies of the model made
     later do likewise. Views that share a pass share their statistics
-    (``views_per_batch``).
+    (``views_per_batch``). Synchronised layers would mix the inputs of all
+    processes: replace them first.
 
     Args:
         model (nn.Module): The model, changed in place.
@@ -147,8 +149,8 @@ class BaseAdaptation:
             1.0. Defaults to None, the only unmirrored view.
         batch_stats (bool): Let batch-norm layers of student, teacher and
             anchor use the statistics of what they see, one frame, instead of
-            the stored ones; see :func:`use_batch_statistics`.
-            Defaults to False.
+            the stored ones; see :func:`use_batch_statistics`. Synchronised
+            layers become plain ones. Defaults to False.
         task (dict, optional): What the model predicts, such as
             ``dict(type='mmext.DepthTask')``. Defaults to None,
             ``dict(type='mmext.SegmentationTask')``.
@@ -199,6 +201,10 @@ class BaseAdaptation:
                 adapts.
         """
         self.task.check(model)
+        if self.batch_stats:
+            # Before teacher and optimizer exist; the parameters stay the
+            # same objects, and so does the model.
+            revert_sync_batchnorm(model)
         self.rng = RandomSource(seed)
         chosen = set_trainable(model, self.adapt)
         params = dict(model.named_parameters())

@@ -116,6 +116,28 @@ def test_learning_with_batch_statistics(cls):
             assert network.backbone.bn1._forward_pre_hooks
 
 
+def test_batch_statistics_are_of_one_process():
+    """SyncBN would mix frames of all processes: it becomes batch norm."""
+    model = build_toy()
+    state = model.state_dict()
+    model.backbone.bn1 = nn.SyncBatchNorm.convert_sync_batchnorm(
+        model.backbone.bn1)
+    params = list(model.parameters())
+    method = Tent(reference_view=REFERENCE, batch_stats=True)
+    optim = start(method, model)
+    assert not any(isinstance(m, nn.SyncBatchNorm) for m in model.modules())
+    assert all(a is b for a, b in zip(params, model.parameters()))
+    assert list(state) == list(model.state_dict())
+    plain = Tent(reference_view=REFERENCE, batch_stats=True)
+    other = build_toy()
+    wrapper = start(plain, other)
+    for seed in (0, 1):
+        assert torch.equal(
+            method.step(make_frame(seed), optim).labels,
+            plain.step(make_frame(seed), wrapper).labels)
+    assert same(snapshot(model), snapshot(other))
+
+
 def test_names():
     """Names in reports tell the variants apart."""
     names = {
