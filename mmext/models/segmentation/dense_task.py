@@ -147,7 +147,11 @@ class SegmentationTask(DenseTask):
     evaluator = dict(type='mmext.DomainIoUMetric')
 
     def check(self, model: nn.Module) -> None:
-        """Refuse a depth estimator."""
+        """Refuse a depth estimator, and a head with one output channel.
+
+        The probabilities of a single channel are 1 everywhere, whatever the
+        network says.
+        """
         from mmseg.models.segmentors import DepthEstimator
         if isinstance(model, DepthEstimator):
             raise ConfigError(
@@ -156,6 +160,16 @@ class SegmentationTask(DenseTask):
                 "'mmext.DepthTask') to train_cfg.method (mmext.SourceOnly, "
                 'CoTTA, SVDP and VDP take it; Tent learns from its own '
                 'classes and has no such task).')
+        head = getattr(model, 'decode_head', None)
+        if isinstance(head, nn.ModuleList):
+            head = head[-1]
+        if getattr(head, 'out_channels', None) == 1:
+            raise ConfigError(
+                'Adaptation compares the probabilities of classes, but the '
+                f'decode head, {type(head).__name__}, has one output channel '
+                '(out_channels=1), a yes or no. Train the source model with '
+                'a channel for each of the two classes: num_classes=2, '
+                'out_channels=2, and a loss without use_sigmoid.')
 
     def view_maps(self, model: nn.Module, views: List[View], x: Tensor,
                   size: Size) -> Tensor:

@@ -7,6 +7,7 @@ pytest.importorskip('mmseg')
 
 from mmext.models.segmentation import (SVDP, VDP, BNStats, CoTTA,  # noqa: E402
                                        SourceOnly, Tent)
+from mmext.utils.user_error import ConfigError  # noqa: E402
 from ...tiny_segmentors import NAMES, build_tiny  # noqa: E402
 from .common import REFERENCE, make_frame, snapshot, start  # noqa: E402
 
@@ -114,6 +115,19 @@ def test_cascade():
     optim = start(method, model, base=BASE)
     result = method.step(make_frame(base=BASE, ori=ORI), optim)
     assert result.labels.shape == ORI and result.uncertainty.max() > 0
+
+
+@pytest.mark.parametrize('kind', ['source', 'svdp'])
+def test_head_with_one_channel(kind):
+    """Softmax over one channel would predict class 0 everywhere."""
+    model = build_tiny('fcn')
+    head = model.decode_head
+    head.out_channels = 1
+    for heads in (head, torch.nn.ModuleList([build_tiny('fcn').decode_head,
+                                             head])):
+        model.decode_head = heads
+        with pytest.raises(ConfigError, match='out_channels=2'):
+            METHODS[kind]().prepare(model, BASE, 0)
 
 
 def test_head_without_logits():
