@@ -19,6 +19,7 @@ from mmext.registry import DATASETS, LOOPS
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.dependency import require
+from mmext.utils.launch import is_adaptation, type_name
 from mmext.utils.user_error import BadFileError, ConfigError, UserError
 
 
@@ -94,7 +95,7 @@ def live_pipeline(pipeline: List[dict]) -> List[dict]:
     """
     pipeline = deepcopy(pipeline)
     first = dict(pipeline[0]) if pipeline else {}
-    if str(first.get('type')).split('.')[-1] != 'LoadImageFromFile':
+    if type_name(first.get('type')) != 'LoadImageFromFile':
         raise ConfigError(
             'StreamingAdapter feeds images into a pipeline that starts with '
             f'LoadImageFromFile, but it starts with {first.get("type")!r}. '
@@ -112,7 +113,7 @@ def _without_labels(steps: list) -> list:
             branch = _without_labels(list(step))
             kept += [branch] if branch else []
             continue
-        name = str(step.get('type')).split('.')[-1]
+        name = type_name(step.get('type'))
         if name.startswith(('LoadAnnotations', 'LoadDepth')):
             continue
         if 'transforms' in step:
@@ -175,12 +176,12 @@ class StreamingAdapter:
             config,
             (str, os.PathLike)) else Config(deepcopy(config.to_dict()))
         cfg.merge_from_dict(cfg_options or {})
-        kind = str((cfg.get('train_cfg') or {}).get('type'))
-        if kind.split('.')[-1] != 'TestTimeAdaptLoop':
+        if not is_adaptation(cfg):
             raise ConfigError(
                 'StreamingAdapter takes the config of an adaptation run, '
                 "with train_cfg=dict(type='mmext.TestTimeAdaptLoop', ...), "
-                f'but train_cfg.type is {kind!r}.')
+                'but train_cfg.type is '
+                f'{(cfg.get("train_cfg") or {}).get("type")!r}.')
         self._folder = None if work_dir else tempfile.TemporaryDirectory(
             prefix='mmext_stream_')
         self.cfg = self._open(cfg, weights, work_dir or self._folder.name)

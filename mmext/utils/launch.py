@@ -152,13 +152,13 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def _replace_sync_bn(node: Any) -> int:
-    """Replace ``type='SyncBN'`` below ``node``; return how many."""
+    """Replace synchronised batch norms below ``node``; return how many."""
     if isinstance(node, (list, tuple)):
         return sum(_replace_sync_bn(item) for item in node)
     if not isinstance(node, dict):
         return 0
     count = 0
-    if str(node.get('type')) in ('SyncBN', 'MMSyncBN'):
+    if type_name(node.get('type')) in ('SyncBN', 'MMSyncBN', 'SyncBatchNorm'):
         node['type'] = 'BN'
         count = 1
     return count + sum(_replace_sync_bn(value) for value in node.values())
@@ -180,7 +180,7 @@ def enable_amp(cfg: Config) -> None:
         raise UserError('--amp changes optim_wrapper, and the config has '
                         'none.')
     given = cfg.optim_wrapper.get('type', 'OptimWrapper')
-    if given not in ('OptimWrapper', 'AmpOptimWrapper'):
+    if type_name(given) not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(f'--amp replaces OptimWrapper, but the config uses '
                         f'{given!r}. Set mixed precision there.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
@@ -251,16 +251,29 @@ def set_pipeline(dataset: Any, pipeline: list) -> int:
         for key, value in dataset.items() if key != 'pipeline')
 
 
+def type_name(kind: Any) -> str:
+    """The name in a ``type`` of a config, without scope or module.
+
+    Args:
+        kind (Any): A string, such as ``'mmext.SVDP'``, or the class itself,
+            as new-style configs have it.
+
+    Returns:
+        str: ``'SVDP'``; ``'None'`` where there is no type.
+    """
+    return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
+
+
 def is_adaptation(cfg: Config) -> bool:
     """Whether the train loop of a config adapts a model at test time."""
     loop = cfg.get('train_cfg') or {}
-    return str(loop.get('type')).split('.')[-1] == 'TestTimeAdaptLoop'
+    return type_name(loop.get('type')) == 'TestTimeAdaptLoop'
 
 
 def is_tuned(model: Any) -> bool:
     """Whether the config of a model is a ``MoSAModel``, or wraps one."""
     while isinstance(model, dict):
-        if str(model.get('type')).split('.')[-1] == 'MoSAModel':
+        if type_name(model.get('type')) == 'MoSAModel':
             return True
         model = model.get('module')
     return False
@@ -268,20 +281,21 @@ def is_tuned(model: Any) -> bool:
 
 def is_depth(model: Any) -> bool:
     """Whether the config of a model is a ``BiCrossDepthEstimator``."""
-    return str(model.get('type')).split('.')[-1] == 'BiCrossDepthEstimator'
+    return type_name(model.get('type')) == 'BiCrossDepthEstimator'
 
 
 def predicts_depth(model: Any) -> bool:
     """Whether the config of a model is of an estimator of depth, mmseg's
     too, or of a stage of BiCross."""
-    return str(model.get('type')).split('.')[-1] in (
-        'BiCrossDepthEstimator', 'DepthEstimator', 'CrossModalityDistiller',
-        'CrossDomainAdapter')
+    return type_name(model.get('type')) in ('BiCrossDepthEstimator',
+                                            'DepthEstimator',
+                                            'CrossModalityDistiller',
+                                            'CrossDomainAdapter')
 
 
 def brings_weights(model: Any) -> bool:
     """Whether a config is of an ensemble that names all its checkpoints."""
-    if str(model.get('type')).split('.')[-1] != 'CertifiedEnsemble':
+    if type_name(model.get('type')) != 'CertifiedEnsemble':
         return False
     return all(member.get('checkpoint') for member in model['members'])
 

@@ -6,13 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 
 pytest.importorskip('mmseg')
 
 from mmext.apis import StreamingAdapter  # noqa: E402
 from mmext.apis.streaming_adapter import live_pipeline  # noqa: E402
-from mmext.registry import DATASETS  # noqa: E402
+from mmext.registry import DATASETS, LOOPS, TRANSFORMS  # noqa: E402
 from mmext.utils.io import safe_load  # noqa: E402
+from mmext.utils.launch import is_adaptation  # noqa: E402
 from mmext.utils.user_error import (BadFileError, ConfigError,  # noqa: E402
                                     UserError)
 from ..test_engine.test_loops.common import (METHODS, SVDP,  # noqa: E402
@@ -75,6 +77,21 @@ def test_configs_it_does_not_take(tmp_path):
         StreamingAdapter(cfg)
     with pytest.raises(ConfigError, match='LoadImageFromFile'):
         live_pipeline([dict(type='mmext.RenderStreetWorld')])
+
+
+def test_types_that_are_classes(tmp_path):
+    """New-style configs have the classes themselves as types."""
+    cfg = adaptation_config(tmp_path, SVDP, domains=('fog', ), count=1)
+    cfg.train_cfg.type = LOOPS.get('mmext.TestTimeAdaptLoop')
+    assert is_adaptation(cfg) and is_adaptation(Config(cfg.to_dict()))
+    StreamingAdapter(cfg)
+    steps = live_pipeline([
+        dict(type=TRANSFORMS.get('LoadImageFromFile'), to_float32=True),
+        dict(type=TRANSFORMS.get('mmseg.LoadAnnotations'))
+    ])
+    assert steps == [
+        dict(type='mmseg.LoadImageFromNDArray', to_float32=True)
+    ]
 
 
 def test_labels_are_left_out_of_every_branch():
