@@ -194,6 +194,18 @@ def test_constructor_groups():
     assert all(p.requires_grad for g in groups for p in g['params'])
 
 
+def test_constructor_lists_a_shared_parameter_once():
+    net = Net()
+    net.again = net.head
+    wrapper = build_optim_wrapper(
+        net,
+        dict(
+            constructor='mmext.LpOptimWrapperConstructor',
+            optimizer=dict(type='mmext.AdamWLp', lr=0.02)))
+    groups = wrapper.optimizer.param_groups
+    assert [len(g['params']) for g in groups] == [2, 3]
+
+
 def test_constructor_keeps_paramwise_options():
     wrapper = build(
         bias_decay_mult=0.,

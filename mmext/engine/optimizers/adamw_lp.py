@@ -201,7 +201,12 @@ class LpOptimWrapperConstructor(DefaultOptimWrapperConstructor):
         single: List[dict] = []
         self.add_params(single, model)
         groups: List[dict] = []
+        seen = set()
         for entry in single:
+            # a module below several others is listed once for each
+            if id(entry['params'][0]) in seen:
+                continue
+            seen.add(id(entry['params'][0]))
             layer = rows.get(id(entry['params'][0]))
             entry.setdefault('p_norm', None if layer is None else layer.p)
             _merge(groups, entry)

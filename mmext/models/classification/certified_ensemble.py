@@ -103,14 +103,14 @@ class CertifiedEnsemble(CertifiedPredictions, BaseClassifier):
         # A buffer, so that fitted weights are saved.
         self.register_buffer('weights', weights)
         _check_members(self.members)
-        for member, options in zip(self.members, members):
+        for member in self.members[1:]:
+            # One loss is trained on the average, with one scalar. Below every
+            # member, what collects parameters would find it several times.
+            member.head.loss_module = nn.Identity()
+        for index, options in enumerate(members):
             if options.get('checkpoint') is not None:
-                self._load(member, options['checkpoint'])
-        if self.joint:
-            for member in self.members[1:]:
-                # One loss is trained on the average, with one scalar.
-                member.head.loss_module = self.members[0].head.loss_module
-        else:
+                self._load(index, options['checkpoint'])
+        if not self.joint:
             set_p(self, math.inf)
 
     @property
@@ -118,14 +118,16 @@ class CertifiedEnsemble(CertifiedPredictions, BaseClassifier):
         """int: Classes of all members."""
         return self.members[0].head.num_classes
 
-    def _load(self, member: LipschitzClassifier, path: str) -> None:
+    def _load(self, index: int, path: str) -> None:
+        member = self.members[index]
         checkpoint = safe_load(path)
         from mmext.engine.hooks.checkpoint_match_hook import (check_source,
                                                               given_weights)
         weights = given_weights(checkpoint)
-        # Without training no loss is used, nor its learnable scalar, so that
-        # a member need not be given with the loss that it was trained with.
-        needless = () if self.joint else LOSS
+        # The first member's loss is trained and no other, nor a learnable
+        # scalar, so that a member need not be given with the loss that it
+        # was trained with.
+        needless = () if self.joint and index == 0 else LOSS
         weights = {
             key: value
             for key, value in weights.items() if not key.startswith(needless)
