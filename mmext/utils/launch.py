@@ -287,10 +287,9 @@ def is_depth(model: Any) -> bool:
 def predicts_depth(model: Any) -> bool:
     """Whether the config of a model is of an estimator of depth, mmseg's
     too, or of a stage of BiCross."""
-    return type_name(model.get('type')) in ('BiCrossDepthEstimator',
-                                            'DepthEstimator',
-                                            'CrossModalityDistiller',
-                                            'CrossDomainAdapter')
+    name = type_name(model.get('type'))
+    return name in ('BiCrossDepthEstimator', 'DepthEstimator',
+                    'CrossModalityDistiller', 'CrossDomainAdapter')
 
 
 def brings_weights(model: Any) -> bool:

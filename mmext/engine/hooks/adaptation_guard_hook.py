@@ -77,6 +77,8 @@ class AdaptationGuardHook(Hook):
       was not finite.
 
     The share is logged as ``prediction_share``, the distance as ``drift``.
+    Where the loop itself returns to the source (``reset='domain'``), share
+    and updates are counted anew.
     For :class:`~mmext.engine.loops.TestTimeAdaptLoop`; with several
     processes each guards the model of its own.
 
@@ -135,6 +137,7 @@ class AdaptationGuardHook(Hook):
         self.interval = interval
         self.shares: Deque[float] = deque(maxlen=window)
         self.skipped_in_a_row = 0
+        self.resets = 0
         self.alarms = 0
         self._warned: Any = None
 
@@ -157,6 +160,10 @@ class AdaptationGuardHook(Hook):
         """Look for the three signs, and act on them."""
         loop = runner.train_loop
         result = loop.last_result
+        if self.resets != loop.resets:
+            # The frames before were of another state.
+            self.resets = loop.resets
+            self._forget()
         self.skipped_in_a_row = \
             self.skipped_in_a_row + 1 if result.skipped else 0
         self.shares.append(prediction_share(result.labels))
@@ -182,10 +189,14 @@ class AdaptationGuardHook(Hook):
             level=logging.WARNING)
         if self.action == 'reset':
             loop.method.reset(runner.optim_wrapper)
-            self.shares.clear()
-            self.skipped_in_a_row = 0
+            self._forget()
         elif self.action == 'stop':
             loop.stop_training = True
+
+    def _forget(self) -> None:
+        """Begin anew, as the weights do."""
+        self.shares.clear()
+        self.skipped_in_a_row = 0
 
     def _signs(self, runner, loop: Any, position: int) -> List[str]:
         signs = []
@@ -217,6 +228,7 @@ class AdaptationGuardHook(Hook):
         checkpoint[_ENTRY] = dict(
             shares=list(self.shares),
             skipped_in_a_row=self.skipped_in_a_row,
+            resets=self.resets,
             alarms=self.alarms,
             warned=list(self._warned) if self._warned else None)
 
@@ -227,5 +239,6 @@ class AdaptationGuardHook(Hook):
             return
         self.shares.extend(state['shares'])
         self.skipped_in_a_row = state['skipped_in_a_row']
+        self.resets = state.get('resets', 0)
         self.alarms = state['alarms']
         self._warned = state['warned'] and tuple(state['warned'])

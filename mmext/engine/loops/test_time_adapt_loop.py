@@ -118,8 +118,10 @@ class TestTimeAdaptLoop(BaseLoop):
         self.visits = StreamStatistics()
         self.source_digest = ''
         # For hooks that watch the run: what the method said of the last
-        # frame, and whether they need the source.
+        # frame, how often everything returned to the source, and whether
+        # they need the source.
         self.last_result: Any = None
+        self.resets = 0
         self.keep_source = reset != 'never'
         self._iter = 0
         self._done = 0
@@ -295,6 +297,7 @@ class TestTimeAdaptLoop(BaseLoop):
         if self.reset == 'domain' or (self.reset == 'round'
                                       and before.round != visit.round):
             self.method.reset(self.runner.optim_wrapper)
+            self.resets += 1
         elif self.method.reset_optimizer == 'domain':
             self.method.reset_optimizer_state(self.runner.optim_wrapper)
 
@@ -342,6 +345,7 @@ class TestTimeAdaptLoop(BaseLoop):
             method=self.method.name,
             method_state=self.method.state_dict(),
             source_digest=self.source_digest,
+            resets=self.resets,
             statistics=self.visits.state_dict(),
             metrics=[
                 m.state_dict() if hasattr(m, 'state_dict') else None
@@ -374,6 +378,7 @@ class TestTimeAdaptLoop(BaseLoop):
 
     def _load_state(self, state: dict) -> None:
         self._iter = self._done = state['position']
+        self.resets = state.get('resets', 0)
         self.method.load_state_dict(state['method_state'])
         self.visits.load_state_dict(state['statistics'])
         for metric, saved in zip(self.evaluator.metrics, state['metrics']):

@@ -87,6 +87,18 @@ def test_resumed_run_acts_at_the_same_frame(tmp_path):
         assert_equal(state(whole), state(again))
 
 
+def test_a_reset_of_the_loop_empties_the_window(tmp_path):
+    """Frames of the domain before do not count, also in a resumed run."""
+    cfg = guarded(tmp_path, METHODS['tent'],
+                  dict(window=2, max_share=0.01), reset='domain')
+    text = log_of(run(cfg))
+    assert text.count('AdaptationGuardHook, frame') == 2
+    assert 'frame 2 (fog' in text and 'frame 4 (night' in text
+    again = log_of(run(interrupt(cfg, 3, 'again')))
+    assert again.count('AdaptationGuardHook, frame') == 1
+    assert 'frame 4 (night' in again
+
+
 @pytest.mark.parametrize('options, match', [
     (dict(action='panic'), 'panic'),
     (dict(max_share=95), 'part of the pixels'),
