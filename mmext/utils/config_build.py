@@ -8,8 +8,8 @@ from typing import Any, Callable, Dict, Iterator, List, Tuple
 
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import (HOOKS, METRICS, MODELS, TASK_UTILS, TRANSFORMS,
-                               VISUALIZERS)
+from mmengine.registry import (EVALUATOR, HOOKS, METRICS, MODELS, TASK_UTILS,
+                               TRANSFORMS, VISUALIZERS)
 from mmengine.visualization import Visualizer
 from torch import nn
 
@@ -61,9 +61,16 @@ def build_model(cfg: dict) -> nn.Module:
         cfg (dict): A whole config; its default scope is entered.
 
     Returns:
-        nn.Module: A model that can be inspected but not run.
+        nn.Module: A model that can be inspected but not run. One that reads
+        its parameters in ``__init__`` is built with storage.
     """
-    with config_scope(cfg), meta_parameters():
+    with config_scope(cfg):
+        try:
+            with meta_parameters():
+                return MODELS.build(_model_cfg(cfg))
+        except Exception as error:
+            if 'meta' not in str(error).lower():
+                raise
         return MODELS.build(_model_cfg(cfg))
 
 
@@ -128,7 +135,9 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
     if key not in _BUILT:
         model = attempt('model', lambda: build_model(cfg))
         if model is not None:
-            if sum(p.numel() for p in model.parameters()) <= SMALL:
+            params = list(model.parameters())
+            if any(p.is_meta for p in params) and \
+                    sum(p.numel() for p in params) <= SMALL:
                 attempt('model', lambda: MODELS.build(_model_cfg(cfg)))
             _BUILT[key] = model
             for old in list(_BUILT)[:-_KEPT]:
@@ -178,16 +187,23 @@ def _build_data(cfg: dict, attempt: Callable) -> None:
                     loader.get('dataset'), f'{split}_dataloader.dataset'):
                 if not _refuses_missing(leaf):
                     attempt(path, lambda: build_lazy(leaf))
-        evaluator = cfg.get(f'{split}_evaluator')
-        many = evaluator if isinstance(evaluator, (list, tuple)) else \
-            [evaluator]
-        for i, metric in enumerate(many):
-            if isinstance(metric, dict) and metric.get('type'):
-                attempt(f'{split}_evaluator[{i}]',
-                        lambda: _build(METRICS, metric))
+        _build_evaluator(
+            cfg.get(f'{split}_evaluator'), f'{split}_evaluator', attempt)
     if cfg.get('tta_pipeline'):
         for i, step in enumerate(cfg['tta_pipeline']):
             attempt(f'tta_pipeline[{i}]', lambda: _build(TRANSFORMS, step))
+
+
+def _build_evaluator(evaluator: Any, path: str, attempt: Callable) -> None:
+    """As the runner does: a dict with ``metrics`` is no metric."""
+    if isinstance(evaluator, dict) and 'metrics' in evaluator:
+        evaluator = dict(dict(type='Evaluator'), **evaluator)
+        attempt(path, lambda: _build(EVALUATOR, evaluator))
+        return
+    many = evaluator if isinstance(evaluator, (list, tuple)) else [evaluator]
+    for i, metric in enumerate(many):
+        if isinstance(metric, dict) and metric.get('type'):
+            attempt(f'{path}[{i}]', lambda: _build(METRICS, metric))
 
 
 def _refuses_missing(leaf: dict) -> bool:

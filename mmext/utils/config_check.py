@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from .config_build import build_findings
 from .config_paths import path_findings
-from .config_signature import accepted_arguments
+from .config_signature import accepted_arguments, is_foreign
 from .config_types import (TOP_KEYS, TypedDict, config_scope, resolve,
                            typed_dicts)
 
@@ -111,13 +111,24 @@ def _quiet() -> Iterator[None]:
 
 
 def _type_findings(tree: dict) -> Iterator[Finding]:
-    """Types that do not resolve and arguments that do not fit."""
+    """Types that do not resolve and arguments that do not fit.
+
+    Below a class of the user a `type` may be no registered name, but an
+    option that the class reads itself. Building the class is the check.
+    """
+    owners: List[str] = []
     for item in typed_dicts(tree):
+        unsure = not str(item.node['type']).startswith('mmext.') and any(
+            item.path.startswith((f'{p}.', f'{p}[')) for p in owners)
         found, problem = resolve(item)
-        if problem is not None:
-            yield Finding('error', item.path, problem)
+        findings = [] if problem is None else \
+            [Finding('error', item.path, problem)]
         if found is not None:
-            yield from argument_findings(item, found)
+            findings += argument_findings(item, found)
+            if is_foreign(found):
+                owners.append(item.path)
+        for finding in findings:
+            yield finding._replace(level='warning') if unsure else finding
 
 
 def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:

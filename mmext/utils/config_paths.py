@@ -1,11 +1,13 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The files and folders that a config names, and which are missing."""
 import copy
+import inspect
 import os
 import os.path as osp
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
+from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from .config_signature import accepted_arguments
@@ -146,17 +148,29 @@ def build_lazy(leaf: dict) -> Any:
         ``lazy_init``, in which case only its transforms are built.
     """
     item = next(typed_dicts(dict(train_dataloader=dict(dataset=leaf))))
-    found, problem = resolve(item)
-    if found is None:
-        raise KeyError(problem)
+    found, _ = resolve(item)
+    if found is None:  # reported with the types
+        return None
     leaf = copy.deepcopy(leaf)
-    names = accepted_arguments(found).names
-    if names is not None and 'lazy_init' not in names:
-        for step in leaf.get('pipeline') or []:
-            TRANSFORMS.build(step)
+    if not takes_lazy_init(found):
+        pipeline = leaf.get('pipeline')
+        for step in pipeline if isinstance(pipeline, (list, tuple)) else []:
+            if isinstance(step, dict):
+                TRANSFORMS.build(step)
         return None
     leaf['lazy_init'] = True
     return DATASETS.build(leaf)
+
+
+def takes_lazy_init(found: Any) -> bool:
+    """Whether a data set class can be built without reading its data.
+
+    One that takes any keyword may hand it to a class that does not.
+    """
+    names = accepted_arguments(found).names
+    if names is None:
+        return inspect.isclass(found) and issubclass(found, BaseDataset)
+    return 'lazy_init' in names
 
 
 def path_findings(cfg: dict) -> List[Tuple[str, str]]:

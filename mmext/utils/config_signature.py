@@ -8,6 +8,19 @@ from typing import Any, Callable, NamedTuple, Optional, Set
 
 from torch import nn
 
+# Whose classes read only the nested configs that registries build.
+_TOOLBOXES = {
+    'mmext', 'mmengine', 'mmcv', 'mmseg', 'mmpretrain', 'mmcls', 'mmdet',
+    'mmdet3d', 'mmselfsup', 'mmpose', 'mmaction', 'mmagic', 'mmocr', 'mmyolo',
+    'mmrotate', 'mmrazor', 'mmdeploy'
+}
+
+
+def is_foreign(target: Any) -> bool:
+    """Whether a class or function belongs to the user, not to a toolbox."""
+    module = getattr(target, '__module__', None) or ''
+    return module.split('.')[0] not in _TOOLBOXES
+
 
 class Arguments(NamedTuple):
     """What may be passed by keyword.

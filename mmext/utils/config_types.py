@@ -57,7 +57,11 @@ _NESTED_KEYS = dict(
 
 # Whose dicts are built with exactly this registry and no other.
 _STRICT = ('HOOKS', 'PARAM_SCHEDULERS', 'LOOPS', 'OPTIM_WRAPPERS',
-           'OPTIMIZERS', 'TRANSFORMS', 'DATASETS', 'DATA_SAMPLERS')
+           'OPTIMIZERS', 'TRANSFORMS', 'DATASETS', 'DATA_SAMPLERS',
+           'EVALUATOR')
+
+# Where a dict with the key `metrics` is an evaluator; any other is a metric.
+EVALUATOR_PATHS = ('val_evaluator', 'test_evaluator', 'train_cfg.evaluator')
 
 # The default type of a dict that the runner builds without one.
 DEFAULT_TYPES = dict(
@@ -114,7 +118,11 @@ def _walk(node: Any, path: str, key: str, registry: Optional[str],
         return
     scope = node.get('_scope_', scope)
     typed = node.get('type') is not None
-    if typed:
+    if path in EVALUATOR_PATHS and 'metrics' in node:
+        node = dict(node)
+        node.setdefault('type', 'Evaluator')
+        yield TypedDict(path, key, node, 'EVALUATOR', scope, True)
+    elif typed:
         yield TypedDict(path, key, node, registry, scope, direct)
     elif path in DEFAULT_TYPES or path == 'train_cfg':
         node = dict(node)
@@ -189,7 +197,9 @@ def resolve(item: TypedDict) -> Tuple[Any, Optional[str]]:
     kind, found = kinds[0]
     if item.direct and item.registry in _STRICT:
         wanted = getattr(roots, item.registry).name
-        return None, f'{name!r} is a {kind}, where a {wanted} is expected'
+        article = 'an' if wanted[0] in 'aeiou' else 'a'
+        return None, f'{name!r} is a {kind}, where {article} {wanted} is ' \
+            'expected'
     return found, None
 
 

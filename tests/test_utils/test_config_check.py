@@ -3,6 +3,10 @@
 import copy
 
 import pytest
+import torch
+from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, HOOKS, MODELS
+from torch import nn
 
 from mmext.utils.config_check import check_config
 from mmext.utils.config_signature import accepted_arguments
@@ -173,3 +177,86 @@ def test_keywords_are_followed_up_the_classes():
     assert swallow.names == {'a'} and swallow.swallowed
     assert accepted_arguments(Base).required == {'a'}
     assert accepted_arguments(lambda u, v=1: 0).names == {'u', 'v'}
+
+
+# Configs with classes of the user -------------------------------------------
+
+
+class Inner:
+    METAINFO = dict(classes=('a', 'b', 'c'))
+
+    def __init__(self, data_root, pipeline=()):
+        self.data_root = data_root
+
+
+@DATASETS.register_module(force=True)
+class CheckedOuterDataset:
+
+    def __init__(self, **kwargs):
+        self.inner = Inner(**kwargs)
+
+
+@MODELS.register_module(force=True)
+class CheckedReadingBackbone(nn.Module):
+
+    def __init__(self, limit):
+        super().__init__()
+        self.scale = nn.Parameter(torch.full((3, ), 2.))
+        self.layer = nn.Linear(3, 8)
+        if self.scale.max().item() > limit:
+            raise ValueError(f'more than {limit}')
+
+
+@HOOKS.register_module(force=True)
+class CheckedScheduleHook(Hook):
+
+    def __init__(self, schedule):
+        if schedule['type'] not in ('linear', 'SGD'):
+            raise ValueError('no such schedule')
+
+
+def test_a_data_set_that_takes_any_keyword_is_not_given_lazy_init():
+    loader = dict(
+        train_dataloader__dataset=dict(
+            type='CheckedOuterDataset', data_root='nowhere', pipeline=[]))
+    assert not errors(**loader)
+
+
+def test_a_model_that_reads_its_parameters_is_built_with_storage():
+    backbone = dict(type='CheckedReadingBackbone', limit=3)
+    assert not errors(model__backbone=backbone)
+    lines = errors(model__backbone=dict(backbone, limit=1))
+    assert len(lines) == 1 and 'more than 1' in lines[0]
+
+
+def test_an_option_named_type_of_a_class_of_the_user():
+    # neither no registered name nor the argument of an accidental one
+    for kind in ('linear', 'SGD'):
+        hook = dict(
+            type='CheckedScheduleHook', schedule=dict(type=kind, start=0))
+        found = findings(custom_hooks=[hook])
+        assert {f.level for f in found} == {'warning'}, found
+    hook['schedule'] = dict(type='mmext.NoSuch')
+    assert 'NoSuch' in errors(custom_hooks=[hook])[0]
+    hook['schedule'] = dict(type='curved')
+    assert 'no such schedule' in errors(custom_hooks=[hook])[0]
+
+
+@pytest.mark.parametrize('head', [dict(type='Evaluator'), dict()])
+def test_evaluator_with_metrics(head):
+
+    def lines(**evaluator):
+        return errors(
+            val_dataloader=SOUND['train_dataloader'],
+            val_cfg=dict(),
+            val_evaluator=evaluator)
+
+    metric = dict(type='IoUMetric')
+    assert not lines(**head, metrics=[metric])
+    found = lines(**head, metrics=[dict(type='IoUMetri')])
+    assert len(found) == 1 and 'val_evaluator.metrics[0]' in found[0], found
+    broken = dict(type='DumpResults', out_file_path='x.txt')
+    found = lines(**head, metrics=[broken])
+    assert len(found) == 1 and 'val_evaluator: does not' in found[0], found
+    found = lines(type='IoUMetric', metrics=[])
+    assert len(found) == 1 and 'an evaluator is expected' in found[0], found
