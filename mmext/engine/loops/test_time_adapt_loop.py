@@ -20,7 +20,8 @@ from mmext.utils.user_error import ConfigError, MissingFileError
 from ..hooks.adaptation_state_hook import AdaptationStateHook
 from ..hooks.mean_teacher_hook import MeanTeacherHook
 from .adaptation_report import StreamStatistics, prediction_path, write_report
-from .stream_loader import check_stream, split_stream, stream_dataloader
+from .stream_loader import (check_arguments, check_stream, split_stream,
+                            stream_dataloader)
 
 SOURCE_FILE = 'adaptation_source.pth'
 
@@ -90,15 +91,7 @@ class TestTimeAdaptLoop(BaseLoop):
                  save_predictions: bool = False,
                  source_ignore: Sequence[str] = ('^auxiliary_head', ),
                  allow_random_source: bool = False) -> None:
-        if reset not in ('never', 'domain', 'round'):
-            raise ConfigError("train_cfg.reset is 'never', 'domain' or "
-                              f"'round', but got {reset!r}.")
-        if autocast not in (None, 'bfloat16', 'float16'):
-            raise ConfigError("train_cfg.autocast is None, 'bfloat16' or "
-                              f"'float16', but got {autocast!r}.")
-        if not (method or {}).get('type'):
-            raise ConfigError('train_cfg.method needs a type, such as dict('
-                              f"type='mmext.SVDP'), but got {method!r}.")
+        check_arguments(method, reset, autocast)
         super().__init__(runner, stream_dataloader(dataloader))
         self.reset = reset
         self.autocast = autocast
@@ -285,6 +278,10 @@ class TestTimeAdaptLoop(BaseLoop):
                 f'{path} holds other source weights than the run to be '
                 'resumed was started from. Restore the original file, or '
                 'start again without --resume.')
+        own = paths[-1]
+        if is_main_process() and osp.abspath(path) != osp.abspath(own):
+            # The next resume finds it beside the checkpoints of this run.
+            atomic_save(source, own)
         return source
 
     def _enter(self, position: int, visit: Any) -> None:

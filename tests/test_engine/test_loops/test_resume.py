@@ -160,6 +160,19 @@ def test_stop_is_not_the_end(tmp_path):
     assert report(again) == report(whole)
 
 
+def test_resume_of_a_resumed_run(tmp_path):
+    """Property 37: twice, each time into another work folder."""
+    cfg = config(tmp_path, METHODS['cotta'])
+    whole = run(cfg)
+    for work, folder, frame in (('b', 'work', 1), ('c', 'b', 3)):
+        again = resumed(cfg, work)
+        again.load_from = str(tmp_path / folder / f'iter_{frame}.pth')
+        last = run(again)
+        assert len(predictions(last)) == 4 - frame
+        assert_equal(state(whole), state(last))
+        assert report(last) == report(whole)
+
+
 def test_resume_of_another_run(tmp_path):
     """A checkpoint of another stream or method is refused."""
     cfg = config(tmp_path, SVDP)
