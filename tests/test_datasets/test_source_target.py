@@ -1,5 +1,8 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Pairs of source and target; StreetWorld with spikes."""
+import hashlib
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +14,7 @@ pytest.importorskip('mmseg')
 
 from mmext.datasets.depth import (SourceTargetDataset, SourceTargetSampler,
                                   StreetWorldDepthDataset, source_target)
-from mmext.spike import playback
+from mmext.spike import grey, playback
 from mmext.utils.user_error import ConfigError
 
 DRAW = dict(type='mmext.RenderStreetWorldSpikes')
@@ -93,9 +96,9 @@ def test_streetworld_with_spikes(tmp_path):
     depth = first['data_samples'].gt_depth_map.data[0]
     assert (depth == 0).any() and depth.max() > 20  # sky and street
     assert not torch.equal(spikes, second['inputs']['spike'])
-    grey = first['inputs']['rgb'].numpy().astype(float).mean(0) / 255
+    light = first['inputs']['rgb'].numpy().astype(float).mean(0) / 255
     rate = playback(spikes.numpy(), 64, 63) / 0.5
-    assert np.abs(rate - grey).mean() < 0.05
+    assert np.abs(rate - light).mean() < 0.05
     # A cache gives the same, also when a file of it is damaged.
     kept = DATASETS.build(dict(config, cache_dir=str(tmp_path / 'kept')))
     for _ in range(2):
@@ -104,6 +107,37 @@ def test_streetworld_with_spikes(tmp_path):
         files = list((tmp_path / 'kept').iterdir())
         assert len(files) == 1
         files[0].write_bytes(files[0].read_bytes()[:100])
+
+
+@pytest.mark.parametrize('preset', ['spcs', 'spikingsim'])
+def test_streetworld_with_gamma(tmp_path, preset):
+    """Cameras with their own full scale; samples of before are drawn anew."""
+    init_default_scope('mmseg')
+    data = StreetWorldDepthDataset(
+        frames=1,
+        pipeline=[DRAW],
+        camera=dict(preset=preset),
+        gamma=2.2,
+        spike_frames=1,
+        cache_dir=str(tmp_path),
+        **SMALL)
+    info = data.get_data_info(0)
+    text = json.dumps([1, info['streetworld'], info['spike_camera']],
+                      sort_keys=True,
+                      default=str)
+    name = hashlib.sha256(text.encode()).hexdigest()[:24]
+    np.savez(
+        tmp_path / f'{name}.npz',
+        bits=np.zeros(128 * 32 * 48 // 8, np.uint8),
+        shape=(128, 32, 48),
+        img=np.zeros((32, 48, 3), np.uint8),
+        gt_depth_map=np.zeros((32, 48), np.float32))
+    found = data[0]
+    light = grey(found['img'], 2.2)
+    scale = dict(spcs=255 / 256, spikingsim=0.45 / light.max())[preset]
+    rate = found['spike'].mean(0)
+    assert np.abs(rate - scale * light).max() <= 1.01 / 128
+    assert rate.max() > 0.2
 
 
 def test_streetworld_options():

@@ -21,7 +21,8 @@ from .base import BaseDepthDataset
 
 _KEYS = ('img', 'spike', 'gt_depth_map')
 # Raised when the same settings give other samples: old caches are left.
-_FORMAT = 1
+# Those with a gamma had other spikes with some presets before.
+_FORMAT, _GAMMA_FORMAT = 1, 2
 
 
 def make_camera(options: Dict[str, Any], seed=0) -> SpikeCamera:
@@ -142,7 +143,8 @@ class RenderStreetWorldSpikes(BaseTransform):
     def _cached(self, folder: str, item: Dict[str, Any],
                 camera: Dict[str, Any]) -> Dict[str, np.ndarray]:
         """Read the sample, or draw and keep it."""
-        text = json.dumps([_FORMAT, item, camera], sort_keys=True, default=str)
+        number = _FORMAT if camera['gamma'] is None else _GAMMA_FORMAT
+        text = json.dumps([number, item, camera], sort_keys=True, default=str)
         name = hashlib.sha256(text.encode()).hexdigest()[:24]
         path = osp.join(folder, f'{name}.npz')
         try:
