@@ -2,7 +2,7 @@
 """The data loader of an ordered stream."""
 import logging
 from copy import deepcopy
-from typing import List, Union
+from typing import List, Optional, Sequence, Union
 
 from mmengine.logging import print_log
 from torch import nn
@@ -69,6 +69,28 @@ def stream_dataloader(
     return cfg
 
 
+def check_arguments(method: dict, reset: str, autocast: Optional[str]) -> None:
+    """Refuse settings of :class:`TestTimeAdaptLoop` that do not exist.
+
+    Args:
+        method (dict): Config of the method.
+        reset (str): ``'never'``, ``'domain'`` or ``'round'``.
+        autocast (str, optional): ``'bfloat16'`` or ``'float16'``.
+
+    Raises:
+        ConfigError: For any other value, or a method without a type.
+    """
+    if reset not in ('never', 'domain', 'round'):
+        raise ConfigError("train_cfg.reset is 'never', 'domain' or "
+                          f"'round', but got {reset!r}.")
+    if autocast not in (None, 'bfloat16', 'float16'):
+        raise ConfigError("train_cfg.autocast is None, 'bfloat16' or "
+                          f"'float16', but got {autocast!r}.")
+    if not (method or {}).get('type'):
+        raise ConfigError('train_cfg.method needs a type, such as dict('
+                          f"type='mmext.SVDP'), but got {method!r}.")
+
+
 def check_stream(stream: DomainSequence, model: nn.Module) -> None:
     """Refuse a stream with an empty domain or with other classes.
 
@@ -86,11 +108,24 @@ def check_stream(stream: DomainSequence, model: nn.Module) -> None:
         raise ConfigError(
             f'No frame in the domain(s) {", ".join(empty)}. Check their '
             'folders, and settings that leave frames out.')
-    classes = stream.metainfo.get('classes')
     head = getattr(model, 'decode_head', None)
     if isinstance(head, nn.ModuleList):
         head = head[-1]
-    given = getattr(head, 'num_classes', None)
+    check_classes(
+        getattr(head, 'num_classes', None), stream.metainfo.get('classes'))
+
+
+def check_classes(given: Optional[int],
+                  classes: Optional[Sequence[str]]) -> None:
+    """Refuse a model with another number of classes than the stream.
+
+    Args:
+        given (int, optional): Classes of the model, if it tells.
+        classes (Sequence[str], optional): Classes of the stream, if known.
+
+    Raises:
+        ConfigError: If both are known and differ.
+    """
     if given and classes and given != len(classes):
         raise ConfigError(
             f'The model predicts {given} classes, but the stream has '

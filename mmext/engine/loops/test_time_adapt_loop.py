@@ -6,7 +6,8 @@ import time
 from typing import Any, Dict, List, Optional, Sequence, Union
 
 import torch
-from mmengine.dist import get_rank, get_world_size, is_main_process
+from mmengine.dist import (all_gather_object, get_rank, get_world_size,
+                           is_main_process)
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.runner import BaseLoop, Runner
@@ -109,6 +110,7 @@ class TestTimeAdaptLoop(BaseLoop):
         self.evaluator.dataset_meta = self.stream.metainfo
         check_stream(self.stream, self.model)
         self.visits = StreamStatistics()
+        self.source_path = str(runner._load_from)
         self.source_digest = ''
         # For hooks that watch the run: what the method said of the last
         # frame, how often everything returned to the source, and whether
@@ -311,6 +313,7 @@ class TestTimeAdaptLoop(BaseLoop):
 
     def _finish(self) -> Dict[str, float]:
         """Score the stream and write the report."""
+        frames = sum(all_gather_object(self.visits.frames()))
         metrics = self.evaluator.evaluate(len(self.stream))
         self.runner.visualizer.add_scalars(
             {
@@ -319,7 +322,7 @@ class TestTimeAdaptLoop(BaseLoop):
             },
             step=self._iter)
         if is_main_process():
-            write_report(self, metrics)
+            write_report(self, metrics, frames)
         return metrics
 
     def _save_prediction(self, sample: Any, visit: Any) -> None:
@@ -341,6 +344,7 @@ class TestTimeAdaptLoop(BaseLoop):
             world_size=get_world_size(),
             method=self.method.name,
             method_state=self.method.state_dict(),
+            source_path=self.source_path,
             source_digest=self.source_digest,
             resets=self.resets,
             statistics=self.visits.state_dict(),
@@ -376,6 +380,8 @@ class TestTimeAdaptLoop(BaseLoop):
     def _load_state(self, state: dict) -> None:
         self._iter = self._done = state['position']
         self.resets = state.get('resets', 0)
+        # Checkpoints of older versions do not say it.
+        self.source_path = state.get('source_path', 'unknown')
         self.method.load_state_dict(state['method_state'])
         self.visits.load_state_dict(state['statistics'])
         for metric, saved in zip(self.evaluator.metrics, state['metrics']):
