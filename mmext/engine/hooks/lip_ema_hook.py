@@ -7,7 +7,7 @@ from typing import Any, Dict, Iterator, Optional
 
 import numpy as np
 import torch
-from mmengine.dist import is_main_process
+from mmengine.dist import get_rank, is_main_process
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
@@ -101,6 +101,7 @@ class LipschitzEMAHook(MeanTeacherHook):
         self.eval_scope = eval_scope
         self.evaluate_live = evaluate_live
         self._calibrated = False
+        self._changed = 0
         self._other: Dict[str, Any] = {}
 
     def before_train(self, runner: Runner) -> None:
@@ -113,6 +114,7 @@ class LipschitzEMAHook(MeanTeacherHook):
                 level=logging.WARNING)
         super().before_train(runner)
         self._calibrated = False
+        self._changed = runner.iter
 
     def after_train_iter(self,
                          runner: Runner,
@@ -127,6 +129,7 @@ class LipschitzEMAHook(MeanTeacherHook):
             _unwrapped(runner),
             warmup_decay(self.decay, self.warmup, epoch, runner.iter))
         self._calibrated = False
+        self._changed = runner.iter + 1
         self._sync(runner)
 
     def after_train_epoch(self, runner: Runner) -> None:
@@ -211,7 +214,8 @@ class LipschitzEMAHook(MeanTeacherHook):
         """Gather running means, once for one state of the average.
 
         Every process does so by itself from the same images with the same
-        random numbers: saving happens in the main process alone.
+        random numbers: saving happens in the main process alone, and after
+        it the runner may count another iteration before the others validate.
         """
         if self.buffers != 'recalibrate' or self._calibrated:
             return
@@ -231,7 +235,9 @@ class LipschitzEMAHook(MeanTeacherHook):
     def _images(self, runner: Runner) -> Iterator[dict]:
         """Training batches, without touching the training loader."""
         loader = runner.train_dataloader
-        seed = (runner.seed or 0) + runner.iter
+        seed = (runner.seed or 0) + self._changed
+        if runner._randomness_cfg.get('diff_rank_seed'):
+            seed -= get_rank()
         # what augmentations draw from
         random.seed(seed)
         np.random.seed(seed % 2**32)

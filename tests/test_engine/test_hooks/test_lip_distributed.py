@@ -12,7 +12,8 @@ from .. import lip_training
 
 RUNS = dict(
     live=dict(buffers='live'),
-    average_iter=dict(buffers='average'))
+    average_iter=dict(buffers='average'),
+    recalibrate_iter=dict(buffers='recalibrate', recalibrate_batches=2))
 """Options of the average; some run by iterations."""
 
 WORKER = '''
@@ -128,7 +129,8 @@ def test_running_means_are_those_of_both(two_processes):
         saved = safe_load(folder / 'live' / f'epoch_{i + 1}.pth')
         for key, value in first['live']['own'][i].items():
             other = second['live']['own'][i][key]
-            assert not torch.allclose(value, other, atol=1e-4)
+            if key.startswith('body.0'):  # later ones see centred inputs
+                assert not torch.allclose(value, other, atol=1e-3)
             for state in ('state_dict', 'ema_state_dict'):
                 torch.testing.assert_close(saved[state][key],
                                            (value + other) / 2)
