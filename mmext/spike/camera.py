@@ -66,9 +66,8 @@ class SpikeCamera:
             ``threshold``. Defaults to 'random'.
         full_scale (float or str): Grey level of full light; 'max' takes the
             maximum of the first picture. Float pictures are uint8 ones
-            divided by 255: with the default they are light already, and
-            with any other value they give the light of the uint8 picture.
-            Defaults to 255.
+            divided by 255 and give the same light; above 255, as for
+            uint16, they are pictures divided by this. Defaults to 255.
         saturation (str): 'error' refuses light of more than one spike a
             tick, 'clip' clips it. Defaults to 'error'.
         substeps (int): Comparisons within one tick. Defaults to 1.

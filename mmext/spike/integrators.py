@@ -19,7 +19,8 @@ class Scale:
     """Turns pictures into light, 1 for full light, and checks them.
 
     Float pictures are uint8 pictures divided by 255, so that both give the
-    same light: their value times 255 is the grey level.
+    same light: their value times 255 is the grey level. Where full light is
+    above 255, as for uint16, they are pictures divided by it.
 
     Args:
         full_scale (float or str): Grey level of full light; 'max' takes the
@@ -31,10 +32,12 @@ class Scale:
 
     def divisor(self, picture: np.ndarray) -> float:
         """What pictures are divided by, in their own units."""
-        white = 255. if picture.dtype.kind == 'f' else 1.
+        is_float = picture.dtype.kind == 'f'
         if self.full_scale == 'max':
+            white = 255. if is_float else 1.
             self.full_scale = float(picture.max()) * white or 1.
-        return float(self.full_scale) / white
+        full = float(self.full_scale)
+        return full / max(255., full) if is_float else full
 
     @staticmethod
     def check(picture: np.ndarray, shape: Tuple[int, int]) -> None:

@@ -242,3 +242,15 @@ def test_unusable_pictures(picture, message):
                                     ticks_per_frame=2)
     with pytest.raises(ConfigError, match='at least one frame'):
         SpikeCamera().expose_frames([])
+
+
+def test_float_light_beside_uint16():
+    """A picture of 16 bits, and the same divided by its white."""
+    picture = np.random.default_rng(0).integers(
+        0, 65536, (4, 6)).astype(np.uint16)
+    rates = [
+        SpikeCamera(full_scale=65535., start='zero').expose_frames(
+            [one, one], ticks_per_frame=50).mean()
+        for one in (picture, (picture / 65535.).astype(np.float32))
+    ]
+    assert rates[1] == pytest.approx(rates[0], abs=0.02) and rates[0] > 0.3
