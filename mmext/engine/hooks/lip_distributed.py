@@ -1,11 +1,33 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What the hooks of distance nets need to know of several processes."""
+import math
+
+from mmengine.dataset import InfiniteSampler
 from mmengine.dist import all_reduce_params, get_world_size
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmext.models.lipschitz.layers import MeanShift
+
+
+def epoch_length(loader: DataLoader) -> int:
+    """Iterations in which all processes together see the data once.
+
+    mmengine's ``InfiniteSampler`` says how long the data are for one
+    process, whatever their number, although each gets every N-th image only.
+
+    Args:
+        loader (DataLoader): The training loader.
+
+    Returns:
+        int: Iterations.
+    """
+    sampler = getattr(loader.batch_sampler, 'sampler', loader.sampler)
+    if isinstance(sampler, InfiniteSampler):
+        return math.ceil(len(loader) / sampler.world_size)
+    return len(loader)
 
 
 def sync_running_means(runner: Runner,

@@ -17,7 +17,7 @@ from mmext.models.lipschitz.p_norm import p_norm
 from mmext.registry import HOOKS
 from mmext.utils.rng import get_rng_state, set_rng_state
 from mmext.utils.user_error import ConfigError
-from .lip_distributed import sync_running_means
+from .lip_distributed import epoch_length, sync_running_means
 from .mean_teacher_hook import MeanTeacherHook, _stepped, _unwrapped
 
 _BUFFERS = dict(live=True, average='average', recalibrate=True)
@@ -124,7 +124,7 @@ class LipschitzEMAHook(MeanTeacherHook):
         """Average, after an iteration in which the optimiser stepped."""
         if not _stepped(runner):
             return
-        epoch = runner.iter // len(runner.train_dataloader)
+        epoch = runner.iter // epoch_length(runner.train_dataloader)
         self.teacher.update(
             _unwrapped(runner),
             warmup_decay(self.decay, self.warmup, epoch, runner.iter))

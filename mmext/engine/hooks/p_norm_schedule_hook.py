@@ -15,7 +15,7 @@ from mmext.models.lipschitz.p_norm import distance_modules
 from mmext.models.lipschitz.schedules import LpSchedule, check_schedule
 from mmext.registry import HOOKS
 from mmext.utils.user_error import ConfigError
-from .lip_distributed import sync_running_means
+from .lip_distributed import epoch_length, sync_running_means
 
 _HEAD = ('eps', 'kappa', 'lam')
 
@@ -128,7 +128,7 @@ class PNormScheduleHook(Hook):
                 group.setdefault('initial_lr', group['lr'])
 
     def _lay_out(self, runner: Runner) -> LpSchedule:
-        per_epoch = len(runner.train_dataloader)
+        per_epoch = epoch_length(runner.train_dataloader)
         length = runner.max_iters / per_epoch
         epochs = self.epochs
         if epochs[4] == 1:

@@ -5,7 +5,11 @@ import math
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import BatchSampler, DataLoader
 
+from mmext.engine.hooks import PNormScheduleHook
+from mmext.engine.hooks.lip_distributed import epoch_length
 from mmext.utils.io import safe_load
 from tests.processes import run_ranks
 from .. import lip_training
@@ -84,7 +88,14 @@ def train_all(folder):
             runner.register_hook(seen)
             runner.register_hook(Unshared(seen))
             runner.train()
-        found[name] = dict(used=seen.used, metrics=seen.metrics, own=seen.own)
+        schedule = next(
+            hook for hook in runner.hooks
+            if isinstance(hook, PNormScheduleHook)).schedule
+        found[name] = dict(
+            used=seen.used,
+            metrics=seen.metrics,
+            own=seen.own,
+            epoch=schedule.iters_per_epoch)
     return found
 
 
@@ -134,3 +145,21 @@ def test_running_means_are_those_of_both(two_processes):
             for state in ('state_dict', 'ema_state_dict'):
                 torch.testing.assert_close(saved[state][key],
                                            (value + other) / 2)
+
+
+def test_epochs_of_two_processes(two_processes):
+    """12 images in batches of 2 times 4, whatever the sampler says."""
+    for rank in two_processes[1]:
+        assert {found['epoch'] for found in rank.values()} == {2}
+
+
+@pytest.mark.parametrize('name, length', [('DefaultSampler', 3),
+                                          ('InfiniteSampler', 2)])
+def test_epoch_length(name, length):
+    """``InfiniteSampler`` has the length of all images in each process."""
+    data = lip_training.NoisyPoints(12)
+    sampler = DATA_SAMPLERS.build(dict(type=name, dataset=data))
+    sampler.world_size = 2
+    for options in (dict(batch_size=4, sampler=sampler),
+                    dict(batch_sampler=BatchSampler(sampler, 4, False))):
+        assert epoch_length(DataLoader(data, **options)) == length
