@@ -54,10 +54,14 @@ class StreamStatistics:
             for key, sums in self.sums.items()
         }
 
+    def frames(self) -> int:
+        """Frames of this process so far, those before a resume included."""
+        return int(sum(s['frames'] for s in self.sums.values()))
+
     def seconds_per_frame(self) -> float:
         """Mean time of prediction and adaptation, without data loading."""
-        frames = sum(s['frames'] for s in self.sums.values())
-        return sum(s['seconds'] for s in self.sums.values()) / max(frames, 1)
+        seconds = sum(s['seconds'] for s in self.sums.values())
+        return seconds / max(self.frames(), 1)
 
     def log_visit(self, visit: Any, metrics: Sequence[Any]) -> None:
         """Say how a visit went once its last frame is done."""
@@ -129,12 +133,14 @@ def oracle_switches(loop: Any) -> List[str]:
     return switches
 
 
-def write_report(loop: Any, metrics: Dict[str, float]) -> None:
+def write_report(loop: Any, metrics: Dict[str, float], frames: int) -> None:
     """Write ``adaptation_report.json`` and ``.md`` into the work folder.
 
     Args:
         loop (TestTimeAdaptLoop): The finished loop.
         metrics (dict[str, float]): What its evaluator returned.
+        frames (int): How many frames all processes have seen; fewer than the
+            stream has if a hook stopped it.
     """
     runner = loop.runner
     nested = next(
@@ -145,7 +151,9 @@ def write_report(loop: Any, metrics: Dict[str, float]) -> None:
         settings=loop.method.extra_info(),
         seed=runner.seed,
         rounds=loop.stream.rounds,
-        frames=len(loop.stream),
+        frames=frames,
+        stream_frames=len(loop.stream),
+        stopped=frames < len(loop.stream),
         reset=loop.reset,
         autocast=loop.autocast,
         oracle=oracle_switches(loop),
@@ -153,8 +161,7 @@ def write_report(loop: Any, metrics: Dict[str, float]) -> None:
         metrics=metrics,
         stats=loop.visits.means(),
         seconds_per_frame=loop.visits.seconds_per_frame(),
-        source=dict(
-            path=str(runner.cfg.get('load_from')), digest=loop.source_digest),
+        source=dict(path=loop.source_path, digest=loop.source_digest),
         version=__version__)
     path = osp.join(runner.work_dir, 'adaptation_report.json')
     write_json(path, report)
@@ -169,6 +176,11 @@ def _markdown(report: Dict[str, Any]) -> str:
         f'{report["seconds_per_frame"]:.3f} s per frame. '
         f'Uses domain borders: {", ".join(report["oracle"]) or "no"}.', ''
     ]
+    if report['stopped']:
+        lines += [
+            'The run was stopped before the end of its stream, which has '
+            f'{report["stream_frames"]} frames.', ''
+        ]
     rounds = report['report'].get('rounds', {})
     main, digits = main_score(report['report'])
     if not rounds or report['report'][main] is None:

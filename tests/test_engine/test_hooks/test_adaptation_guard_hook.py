@@ -13,7 +13,7 @@ from mmext.registry import HOOKS  # noqa: E402
 from mmext.utils.user_error import ConfigError  # noqa: E402
 from ..test_loops.common import (METHODS, SVDP,  # noqa: E402
                                  adaptation_config, assert_equal, interrupt,
-                                 predictions, run, state)
+                                 predictions, report, run, state)
 
 
 def guarded(folder, method, guard, **kwargs):
@@ -52,9 +52,13 @@ def test_actions(action, tmp_path):
     runner = run(cfg)
     text, source = log_of(runner), dict(runner.train_loop.method.source or {})
     seen = len(predictions(runner))
+    told = report(runner)
+    assert told['frames'] == seen and told['stream_frames'] == 4
+    assert told['stopped'] is (action == 'stop')
     if action == 'stop':
         assert seen == 1 and 'The stream ends here' in text
-        assert (Path(runner.work_dir) / 'adaptation_report.json').is_file()
+        page = Path(runner.work_dir) / 'adaptation_report.md'
+        assert '1 frames' in page.read_text() and 'stopped' in page.read_text()
     elif action == 'reset':
         assert seen == 4 and text.count('returns to the source') == 4
         assert_equal(dict(runner.train_loop.model.state_dict()), source)

@@ -42,7 +42,6 @@ def report(runner_or_folder) -> dict:
     with open(osp.join(str(folder), 'adaptation_report.json')) as file:
         content = json.load(file)
     content.pop('seconds_per_frame')
-    content.pop('source')
     for stats in content['stats'].values():
         stats.pop('seconds')
     return content

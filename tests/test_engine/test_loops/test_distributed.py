@@ -95,7 +95,8 @@ def test_reset_by_domain_equals_one_process(tmp_path):
     alone.custom_hooks = [dict(type='mmext.RNGStateHook')]
     one = run(alone)
     assert_equal(predictions(cfg.work_dir), predictions(one))
-    assert report(cfg.work_dir)['report'] == report(one)['report']
+    for key in ('report', 'frames', 'stopped', 'source'):
+        assert report(cfg.work_dir)[key] == report(one)[key]
     assert ranks[0]['metrics'] == one.train_loop.metrics
     for name, states in (('two', [True, False]), ('one', [True])):
         saved = safe_load(tmp_path / name / 'iter_2.pth')

@@ -164,6 +164,7 @@ def test_resume_of_a_resumed_run(tmp_path):
     """Property 37: twice, each time into another work folder."""
     cfg = config(tmp_path, METHODS['cotta'])
     whole = run(cfg)
+    assert report(whole)['source']['path'] == cfg.load_from
     for work, folder, frame in (('b', 'work', 1), ('c', 'b', 3)):
         again = resumed(cfg, work)
         again.load_from = str(tmp_path / folder / f'iter_{frame}.pth')
