@@ -4,7 +4,7 @@ import copy
 import re
 import warnings
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterator, List, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
@@ -13,6 +13,7 @@ from mmengine.registry import (EVALUATOR, HOOKS, METRICS, MODELS, TASK_UTILS,
 from mmengine.visualization import Visualizer
 from torch import nn
 
+from .config_adapt import adaptation_findings, class_findings, is_adaptation
 from .config_paths import build_lazy, dataset_leaves, missing_data
 from .config_types import config_scope
 
@@ -145,12 +146,26 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
     if cfg.get('optim_wrapper') and key in _BUILT:
         attempt('optim_wrapper',
                 lambda: _build_optim_wrapper(_BUILT[key], cfg))
-    method = (cfg.get('train_cfg') or {}).get('method')
-    if method:  # of mmext.TestTimeAdaptLoop, built without other arguments
-        attempt('train_cfg.method', lambda: _build(TASK_UTILS, method))
+    _check_data(cfg, _BUILT.get(key), attempt, findings)
     _build_hooks(cfg, attempt)
     _build_data(cfg, attempt)
     return findings
+
+
+def _check_data(cfg: dict, model: Optional[nn.Module], attempt: Callable,
+                findings: list) -> None:
+    """What the train loop and the heads want of their data."""
+    if not is_adaptation(cfg):
+        if model is not None:
+            findings += list(class_findings(cfg, model))
+        return
+    loop = cfg['train_cfg']
+    method = loop.get('method')
+    if isinstance(method, dict) and method.get('type'):
+        method = attempt('train_cfg.method',
+                         lambda: _build(TASK_UTILS, method))
+    _build_evaluator(loop.get('evaluator'), 'train_cfg.evaluator', attempt)
+    findings += list(adaptation_findings(cfg, model, method, attempt))
 
 
 def _build_optim_wrapper(model: nn.Module, cfg: dict) -> Any:

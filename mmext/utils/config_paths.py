@@ -173,6 +173,47 @@ def takes_lazy_init(found: Any) -> bool:
     return 'lazy_init' in names
 
 
+def build_wrapped(dataset: Any) -> Any:
+    """Build a data set and all that it wraps without reading data.
+
+    Args:
+        dataset (dict): Config of a data set, possibly of a wrapper.
+
+    Returns:
+        Dataset: Not initialised; ``None`` if that may read data.
+    """
+    cfg = _lazy(dataset) if isinstance(dataset, dict) else None
+    return None if cfg is None else DATASETS.build(cfg)
+
+
+def _lazy(node: Any) -> Optional[dict]:
+    """A copy with ``lazy_init`` at every depth, if all classes take it."""
+    if not isinstance(node, dict) or 'type' not in node:
+        return None
+    found, _ = resolve(
+        next(typed_dicts(dict(train_dataloader=dict(dataset=node)))))
+    if found is None or not takes_lazy_init(found):
+        return None
+    node = dict(copy.deepcopy(node), lazy_init=True)
+    inner = [key for key in _WRAPPED if node.get(key)]
+    # wrappers of the hosts ask for the length when they are built
+    if inner and found.__module__.split('.')[0] not in ('mmengine', 'mmext'):
+        return None
+    for key in inner:
+        value = node[key]
+        if isinstance(value, dict) and 'type' in value:
+            parts = [_lazy(value)]
+            node[key] = parts[0]
+        elif isinstance(value, dict):
+            parts = [_lazy(one) for one in value.values()]
+            node[key] = dict(zip(value, parts))
+        else:
+            node[key] = parts = [_lazy(one) for one in value]
+        if None in parts:
+            return None
+    return node
+
+
 def path_findings(cfg: dict) -> List[Tuple[str, str]]:
     """Missing data folders and checkpoints of a whole config.
 
