@@ -85,6 +85,9 @@ def train_all(folder):
                 launcher='pytorch',
                 env_cfg=dict(dist_cfg=dict(backend='gloo')),
                 **options(name))
+            if name.startswith('recalibrate'):
+                runner._randomness_cfg['diff_rank_seed'] = True
+                runner.set_randomness(**runner._randomness_cfg)
             runner.register_hook(seen)
             runner.register_hook(Unshared(seen))
             runner.train()
