@@ -8,13 +8,16 @@ from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from mmengine.model import BaseModule
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import (EVALUATOR, HOOKS, METRICS, MODELS, TASK_UTILS,
+from mmengine.registry import (EVALUATOR, METRICS, MODELS, TASK_UTILS,
                                TRANSFORMS, VISUALIZERS)
 from mmengine.visualization import Visualizer
 from torch import nn
 
 from .config_adapt import adaptation_findings, class_findings, is_adaptation
-from .config_paths import build_lazy, dataset_leaves, missing_data
+from .config_options import (build_hook, loader_findings, optim_findings,
+                             randomness_findings)
+from .config_paths import (build_lazy, build_wrapped, dataset_leaves,
+                           missing_data)
 from .config_types import config_scope
 
 #: Models with at most so many parameters are also built with storage.
@@ -144,11 +147,14 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
             for old in list(_BUILT)[:-_KEPT]:
                 del _BUILT[old]
     if cfg.get('optim_wrapper') and key in _BUILT:
-        attempt('optim_wrapper',
-                lambda: _build_optim_wrapper(_BUILT[key], cfg))
+        wrapper = attempt('optim_wrapper',
+                          lambda: _build_optim_wrapper(_BUILT[key], cfg))
+        if wrapper is not None:
+            optim_findings(cfg, wrapper, attempt)
+    findings += randomness_findings(cfg)
     _check_data(cfg, _BUILT.get(key), attempt, findings)
-    _build_hooks(cfg, attempt)
-    _build_data(cfg, attempt)
+    findings += _build_hooks(cfg, attempt)
+    _build_data(cfg, attempt, findings)
     return findings
 
 
@@ -177,7 +183,8 @@ def _build_optim_wrapper(model: nn.Module, cfg: dict) -> Any:
     return build_optim_wrapper(model, wrapper)
 
 
-def _build_hooks(cfg: dict, attempt: Callable) -> None:
+def _build_hooks(cfg: dict, attempt: Callable) -> List[Tuple]:
+    findings: List[Tuple] = []
     visualizer = copy.deepcopy(
         cfg.get('visualizer')) or dict(type='Visualizer')
     visualizer.update(name=_NAME, vis_backends=None)
@@ -187,26 +194,44 @@ def _build_hooks(cfg: dict, attempt: Callable) -> None:
         Visualizer._instance_dict[_NAME] = instance
     for key, hook in (cfg.get('default_hooks') or {}).items():
         if hook is not None:
-            attempt(f'default_hooks.{key}', lambda: _build(HOOKS, hook))
+            findings += list(
+                build_hook(cfg, f'default_hooks.{key}', hook, attempt))
     for i, hook in enumerate(cfg.get('custom_hooks') or []):
-        attempt(f'custom_hooks[{i}]', lambda: _build(HOOKS, hook))
+        findings += list(build_hook(cfg, f'custom_hooks[{i}]', hook, attempt))
     for holder in {owner, Visualizer}:
         getattr(holder, '_instance_dict', {}).pop(_NAME, None)
+    return findings
 
 
-def _build_data(cfg: dict, attempt: Callable) -> None:
+def _build_data(cfg: dict, attempt: Callable, findings: list) -> None:
     for split in ('train', 'val', 'test'):
-        loader = cfg.get(f'{split}_dataloader')
+        name = f'{split}_dataloader'
+        loader = cfg.get(name)
         if isinstance(loader, dict):
-            for path, leaf in dataset_leaves(
-                    loader.get('dataset'), f'{split}_dataloader.dataset'):
-                if not _refuses_missing(leaf):
-                    attempt(path, lambda: build_lazy(leaf))
+            findings += list(loader_findings(cfg, name, attempt))
+            _build_dataset(
+                loader.get('dataset'), f'{name}.dataset', attempt, findings)
         _build_evaluator(
             cfg.get(f'{split}_evaluator'), f'{split}_evaluator', attempt)
     if cfg.get('tta_pipeline'):
         for i, step in enumerate(cfg['tta_pipeline']):
             attempt(f'tta_pipeline[{i}]', lambda: _build(TRANSFORMS, step))
+
+
+def _build_dataset(dataset: Any, path: str, attempt: Callable,
+                   findings: list) -> None:
+    """Build the innermost data sets, and if they build, their wrappers."""
+    before = len(findings)
+    refused = False
+    leaves = list(dataset_leaves(dataset, path))
+    for place, leaf in leaves:
+        if _refuses_missing(leaf):
+            refused = True
+        else:
+            attempt(place, lambda: build_lazy(leaf))
+    wrapped = [place for place, _ in leaves] != [path]
+    if wrapped and not refused and len(findings) == before:
+        attempt(path, lambda: build_wrapped(dataset))
 
 
 def _build_evaluator(evaluator: Any, path: str, attempt: Callable) -> None:

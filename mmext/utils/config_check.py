@@ -160,6 +160,9 @@ def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
         level = 'warning' if accepted.swallowed else 'error'
         yield Finding(level, item.path, f'{name} {verb} argument {key!r}.'
                       f'{hint}')
+    for key in sorted(given & accepted.numbers):
+        if isinstance(item.node[key], str):
+            yield _no_number(item, found, key)
     injected = _INJECTED.get(item.registry, set())
     if item.registry in (None, 'MODELS', 'TASK_UTILS', 'METRICS', 'FUNCTIONS',
                          'WEIGHT_INITIALIZERS', 'VISUALIZERS'):
@@ -168,6 +171,19 @@ def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
         if key not in item.node:
             yield Finding('error', item.path,
                           f'{name} needs the argument {key!r}.')
+
+
+def _no_number(item: TypedDict, found: Any, key: str) -> Finding:
+    """Text for an argument that is annotated as a number."""
+    value, level = item.node[key], 'warning'
+    try:
+        float(value)  # some classes convert it
+    except ValueError:
+        level = 'warning' if is_foreign(found) else 'error'
+    name = getattr(found, '__name__', str(found))
+    return Finding(
+        level, item.path, f'{name} expects a number for the argument {key!r}, '
+        f'but got the text {value!r}.')
 
 
 def group_findings(tree: dict) -> Iterator[Finding]:

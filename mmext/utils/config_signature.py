@@ -4,7 +4,8 @@ import ast
 import inspect
 import textwrap
 from functools import lru_cache
-from typing import Any, Callable, NamedTuple, Optional, Set
+from typing import (Any, Callable, FrozenSet, NamedTuple, Optional, Set, Union,
+                    get_args, get_origin)
 
 from torch import nn
 
@@ -29,11 +30,13 @@ class Arguments(NamedTuple):
         names (set[str], optional): Accepted names; ``None`` means any.
         required (set[str]): Names without a default.
         swallowed (bool): Other names raise nothing but are never read.
+        numbers (frozenset[str]): Names that are annotated as a number.
     """
 
     names: Optional[Set[str]]
     required: Set[str]
     swallowed: bool = False
+    numbers: FrozenSet[str] = frozenset()
 
 
 class _Forwarding(NamedTuple):
@@ -69,30 +72,33 @@ def accepted_arguments(target: Any) -> Arguments:
 def _accepted(target: Any) -> Arguments:
     if not inspect.isclass(target):
         names, required, keywords = _parameters(target, skip_first=False)
-        return Arguments(None if keywords else names, required)
+        return Arguments(
+            None if keywords else names, required, numbers=_numbers(target))
     names: Set[str] = set()
     fixed: Set[str] = set()
+    numbers: Set[str] = set()
     required: Optional[Set[str]] = None
     for owner in inspect.getmro(target):
         init = vars(owner).get('__init__')
         if init is None:
             continue
         if owner in (object, nn.Module):  # neither takes any argument
-            return Arguments(names, required or set())
+            break
         own, needed, keywords = _parameters(init, skip_first=True)
         if required is None:
             required = needed
+        numbers |= (_numbers(init) & own) - names - fixed
         names |= own - fixed
         if keywords is None:
-            return Arguments(names, required)
+            break
         use = _forwarding(init, keywords)
         names |= use.read
         if use.unused:
-            return Arguments(names, required, swallowed=True)
+            return Arguments(names, required, True, frozenset(numbers))
         if not use.to_super:
             return Arguments(None, required)
         fixed |= use.fixed
-    return Arguments(names, required or set())
+    return Arguments(names, required or set(), numbers=frozenset(numbers))
 
 
 def _parameters(function: Callable, skip_first: bool):
@@ -109,6 +115,24 @@ def _parameters(function: Callable, skip_first: bool):
             if p.default is p.empty:
                 required.add(p.name)
     return names, required, keywords
+
+
+def _numbers(function: Callable) -> FrozenSet[str]:
+    """Parameters that are annotated as int, float, or one of them or None."""
+
+    def is_number(annotation: Any) -> bool:
+        if isinstance(annotation, str):
+            return annotation in ('int', 'float', 'Optional[int]',
+                                  'Optional[float]')
+        if annotation in (int, float):
+            return True
+        kinds = set(get_args(annotation)) - {type(None)}
+        return get_origin(annotation) is Union and bool(kinds) and \
+            kinds <= {int, float}
+
+    return frozenset(
+        p.name for p in inspect.signature(function).parameters.values()
+        if is_number(p.annotation))
 
 
 def _forwarding(init: Callable, keywords: str) -> _Forwarding:

@@ -134,6 +134,8 @@ def _walk(node: Any, path: str, key: str, registry: Optional[str],
             continue  # names of the package albumentations
         if name == 'adapter' and str(node.get('type')).endswith('MoSAModel'):
             continue  # its types are no registered names; the model checks
+        if name == 'clip_grad' and registry == 'OPTIM_WRAPPERS':
+            continue  # its type is 'norm' or 'value'; the wrapper checks
         if name == 'threshold' and key == 'scp':
             continue  # its type is a rule of CrossDomainAdapter
         inner, inner_direct = registry, direct and not typed

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Findings of the config check, one mistake at a time."""
 import copy
+from typing import Optional
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from mmengine.registry import DATASETS, HOOKS, MODELS
 from torch import nn
 
 from mmext.utils.config_check import check_config
+from mmext.utils.config_io import load_config, package_root
 from mmext.utils.config_signature import accepted_arguments
 from mmext.utils.config_types import typed_dicts
 
@@ -35,7 +37,7 @@ SOUND = dict(
             in_index=0,
             channels=4,
             num_convs=1,
-            num_classes=3,
+            num_classes=19,
             norm_cfg=dict(type='BN'),
             sampler=dict(type='OHEMPixelSampler', thresh=0.7),
             loss_decode=dict(type='CrossEntropyLoss', loss_weight=1.0)),
@@ -260,3 +262,94 @@ def test_evaluator_with_metrics(head):
     assert len(found) == 1 and 'val_evaluator: does not' in found[0], found
     found = lines(type='IoUMetric', metrics=[])
     assert len(found) == 1 and 'an evaluator is expected' in found[0], found
+
+
+# Options that are handed on --------------------------------------------------
+
+REPEATED = 'train_dataloader__dataset'
+
+
+@pytest.mark.parametrize('changes, part', [
+    (dict(train_dataloader__num_worker=2), "Did you mean 'num_workers'"),
+    (dict(train_dataloader__num_workers='two'), 'train_dataloader: '),
+    (dict(train_dataloader__persistent_workers=True), 'persistent_workers'),
+    (dict(
+        train_dataloader__sampler=dict(
+            type='mmext.StreamSampler', shuffle=True)), 'shuffle'),
+    (dict(train_dataloader__dataset__times='many'), "'many'"),
+    ({
+        REPEATED:
+        dict(
+            type='mmext.DomainSequence',
+            rounds=0,
+            domains=dict(a=SOUND['train_dataloader']['dataset']['dataset']))
+    }, 'rounds'),
+    (dict(param_scheduler=dict(type='PolyLR', power='x')), "'x'"),
+    (dict(param_scheduler=dict(type='PolyLR', begin=10, end=5)),
+     'param_scheduler: does not build'),
+    (dict(param_scheduler=[dict(type='PolyLR', begin=9, by_epoch=False)]),
+     'param_scheduler[0]: does not build'),
+    (dict(train_cfg__max_iters='x'), "'max_iters'"),
+    (dict(randomness=dict(seed=1, sed=3)), "Did you mean 'seed'"),
+    (dict(randomness=dict(deterministic=True)), "needs 'seed'"),
+    (dict(optim_wrapper__clip_grad=dict(max_normm=1)), 'max_normm'),
+    (dict(optim_wrapper__clip_grad=dict(max_norm='x')), 'clip_grad'),
+    (dict(custom_hooks=[dict(type='EMAHook', priority='SOMETIMES')]),
+     "'SOMETIMES'"),
+    (dict(
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', intervall=5))),
+     "Did you mean 'interval'"),
+    (dict(
+        default_hooks=dict(
+            checkpoint=dict(type='mmext.AtomicCheckpointHook', intervall=5))),
+     "Did you mean 'interval'"),
+])
+def test_options_that_others_refuse(changes, part):
+    lines = errors(**changes)
+    assert len(lines) == 1 and part in lines[0], lines
+
+
+def test_options_that_others_take():
+    assert not errors(
+        randomness=dict(seed=None, deterministic=True),
+        optim_wrapper__clip_grad=dict(type='value', clip_value=1.),
+        train_dataloader__num_workers=2,
+        train_dataloader__persistent_workers=True,
+        train_dataloader__num_batch_per_epoch=3,
+        train_dataloader__collate_fn=dict(type='pseudo_collate'),
+        param_scheduler=[
+            dict(type='LinearLR', start_factor=.1, by_epoch=False, end=1),
+            dict(type='OneCycleLR', eta_max=1., total_steps=9, by_epoch=False)
+        ],
+        custom_hooks=[
+            dict(type='EMAHook', priority='VERY_LOW', update_buffers=True)
+        ],
+        default_hooks=dict(
+            checkpoint=dict(type='mmext.AtomicCheckpointHook', interval=5)))
+
+
+def test_text_for_a_number_of_a_class_of_the_user_is_a_warning():
+    hook = dict(type='CheckedNumberHook', level='high')
+    found = [str(f) for f in findings(custom_hooks=[hook])]
+    assert any("'high'" in line for line in found), found
+    assert not any(line.startswith('error') for line in found), found
+
+
+@HOOKS.register_module(force=True)
+class CheckedNumberHook(Hook):
+
+    def __init__(self, level: Optional[int] = None):
+        self.level = level
+
+
+def test_a_run_that_ends_before_p_is_infinite():
+    path = package_root() / 'configs/lipschitz/liplenet++_cifar10.py'
+    if not path.is_file():
+        pytest.skip('configs are not beside the package')
+    cfg = load_config(str(path))
+    for epochs, warned in ((cfg.train_cfg.max_epochs, False), (3, True)):
+        cfg.train_cfg.max_epochs = epochs
+        found = [str(f) for f in check_config(cfg, allow_missing_paths=True)]
+        assert any('p becomes infinite' in f for f in found) == warned, found
+        assert not any(f.startswith('error') for f in found), found
