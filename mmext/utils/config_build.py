@@ -17,7 +17,7 @@ from .config_adapt import adaptation_findings, class_findings, is_adaptation
 from .config_options import (build_hook, loader_findings, optim_findings,
                              randomness_findings)
 from .config_paths import (build_lazy, build_wrapped, dataset_leaves,
-                           missing_data)
+                           is_pretrained, missing_data)
 from .config_types import config_scope
 
 #: Models with at most so many parameters are also built with storage.
@@ -99,14 +99,10 @@ def drop_pretrained(node: Any) -> None:
         drop_pretrained(child)
     if isinstance(node, dict):
         init_cfg = node.get('init_cfg')
-        if isinstance(init_cfg, dict) and _is_pretrained(init_cfg):
+        if isinstance(init_cfg, dict) and is_pretrained(init_cfg):
             node['init_cfg'] = None
         elif isinstance(init_cfg, list):
-            node['init_cfg'] = [c for c in init_cfg if not _is_pretrained(c)]
-
-
-def _is_pretrained(init_cfg: dict) -> bool:
-    return str(init_cfg.get('type')).split('.')[-1] == 'Pretrained'
+            node['init_cfg'] = [c for c in init_cfg if not is_pretrained(c)]
 
 
 def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:

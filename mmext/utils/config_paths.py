@@ -14,6 +14,9 @@ from .config_signature import accepted_arguments
 from .config_types import resolve, typed_dicts
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+# How the names of files of weights end.
+_WEIGHTS = ('.pth', '.pt', '.th', '.tar', '.ckpt', '.bin', '.pkl', '.npz',
+            '.safetensors')
 # Keys of a dataset config under which it holds other datasets.
 _WRAPPED = ('dataset', 'datasets', 'domains', 'source', 'target')
 
@@ -253,8 +256,9 @@ def checkpoints(node: Any, path: str = '') -> Iterator[Tuple[str, str]]:
         path (str): Where it stands in the config. Defaults to ''.
 
     Yields:
-        tuple[str, str]: Place and path of ``load_from`` and of every
-        ``init_cfg=dict(type='Pretrained', checkpoint=...)``.
+        tuple[str, str]: Place and path of ``load_from``, of every
+        ``init_cfg=dict(type='Pretrained', checkpoint=...)`` and of every
+        ``pretrained`` of a model that looks like a file.
     """
     if isinstance(node, (list, tuple)):
         for i, item in enumerate(node):
@@ -262,9 +266,23 @@ def checkpoints(node: Any, path: str = '') -> Iterator[Tuple[str, str]]:
     elif isinstance(node, dict):
         for key, value in node.items():
             place = f'{path}.{key}' if path else str(key)
-            named = place == 'load_from' or (key == 'checkpoint' and
-                                             node.get('type') == 'Pretrained')
-            if named and isinstance(value, str) and value:
-                yield place, value
-            else:
+            if not isinstance(value, str):
                 yield from checkpoints(value, place)
+            elif value and (place == 'load_from' or
+                            (key == 'checkpoint' and is_pretrained(node)) or
+                            (key == 'pretrained' and _is_file(value)
+                             and place.startswith('model'))):
+                yield place, value
+
+
+def is_pretrained(init_cfg: dict) -> bool:
+    """Whether an ``init_cfg`` loads a checkpoint; its type may be a class."""
+    kind = init_cfg.get('type')
+    name = getattr(kind, '__name__', str(kind)).split('.')[-1]
+    return name in ('Pretrained', 'PretrainedInit')
+
+
+def _is_file(value: str) -> bool:
+    """A path of weights or a URL, not the name of a model elsewhere."""
+    return '://' in value or value.startswith(('/', './', '../', '~')) or \
+        osp.splitext(value)[1].lower() in _WEIGHTS

@@ -207,13 +207,18 @@ def check_checkpoint(cfg: Config,
 
 
 def missing_pretrained(cfg: Config) -> List[str]:
-    """One message for each ``init_cfg`` whose checkpoint does not exist."""
+    """One message for each checkpoint of the model that does not exist."""
+
+    def option(place: str) -> str:
+        return place if place.endswith('.pretrained') else \
+            place.rsplit('.', 1)[0]
+
     return [
         f'The weights {path!r} that {place} starts from are missing.\n'
         f'  Looked for:\n    {checkpoint_place(path)}\n'
         '  How to get it:\n    see the comments of the config '
         f'{cfg.filename}; or train from random weights\n    with '
-        f'--cfg-options {place.rsplit(".", 1)[0]}=None'
+        f'--cfg-options {option(place)}=None'
         for place, path in checkpoints(cfg.get('model') or {}, 'model')
         if find_checkpoint(path) is None
     ]

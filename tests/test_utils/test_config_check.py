@@ -6,6 +6,7 @@ from typing import Optional
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.model import PretrainedInit
 from mmengine.registry import DATASETS, HOOKS, MODELS
 from torch import nn
 
@@ -353,3 +354,17 @@ def test_a_run_that_ends_before_p_is_infinite():
         found = [str(f) for f in check_config(cfg, allow_missing_paths=True)]
         assert any('p becomes infinite' in f for f in found) == warned, found
         assert not any(f.startswith('error') for f in found), found
+
+
+@pytest.mark.parametrize('place, value', [
+    ('model__pretrained', 'absent/x.pth'),
+    ('model__backbone__pretrained', 'absent/x.pth'),
+    ('model__backbone__init_cfg',
+     dict(type=PretrainedInit, checkpoint='absent/x.pth')),
+    ('model__backbone__init_cfg',
+     dict(type='mmengine.model.PretrainedInit', checkpoint='absent/x.pth')),
+])
+def test_missing_weights_of_a_model(place, value):
+    found = [str(f) for f in findings(**{place: value})]
+    assert len(found) == 2 and 'absent/x.pth is missing' in found[1], found
+    assert all(line.startswith('warning') for line in found)

@@ -29,9 +29,8 @@ def test_leaves_are_found_through_every_wrapper():
         'd.domains.night.dataset.datasets[1]'
     ]
     pair = dict(type='mmext.SourceTargetDataset', source=leaf, target=leaf)
-    assert [path for path, _ in dataset_leaves(pair, 'd')] == [
-        'd.source', 'd.target'
-    ]
+    assert [path for path, _ in dataset_leaves(pair, 'd')
+            ] == ['d.source', 'd.target']
     assert set_pipeline(nested, ['x']) == 0  # there is none to replace
     leaf['pipeline'] = ['old']
     assert set_pipeline(nested, ['new']) == 3
@@ -129,6 +128,40 @@ def test_checkpoints_of_a_config_are_listed():
     assert list(checkpoints(cfg)) == [('load_from', 'a.pth'),
                                       ('model.backbone.init_cfg[0].checkpoint',
                                        'b.pth')]
+
+
+def test_checkpoints_named_by_class_or_pretrained():
+    from mmengine.model import PretrainedInit
+    cfg = dict(
+        model=dict(
+            pretrained='a.pth',
+            backbone=dict(
+                pretrained='no/b.pth',
+                init_cfg=dict(type=PretrainedInit, checkpoint='c.pth')),
+            neck=dict(
+                init_cfg=dict(
+                    type='mmengine.model.PretrainedInit', checkpoint='d')),
+            text=dict(type='HuggingFace', pretrained='openai/clip-base'),
+            timm=dict(pretrained=True)),
+        visualizer=dict(pretrained='e.pth'))
+    assert list(checkpoints(cfg)) == [
+        ('model.pretrained', 'a.pth'),
+        ('model.backbone.pretrained', 'no/b.pth'),
+        ('model.backbone.init_cfg.checkpoint', 'c.pth'),
+        ('model.neck.init_cfg.checkpoint', 'd')
+    ]
+    cfg = Config(
+        dict(
+            model=dict(
+                pretrained='open-mmlab://resnet50_v1c',
+                backbone=dict(
+                    pretrained='nowhere/b.pth',
+                    init_cfg=dict(
+                        type='Pretrained',
+                        checkpoint='torchvision://resnet50')))))
+    found = missing_pretrained(cfg)
+    assert len(found) == 1 and 'nowhere/b.pth' in found[0]
+    assert found[0].endswith('model.backbone.pretrained=None')
 
 
 def test_a_shipped_config_is_found_from_anywhere(tmp_path, monkeypatch):
