@@ -133,7 +133,7 @@ class PNormScheduleHook(Hook):
         epochs = self.epochs
         if epochs[4] == 1:
             epochs = tuple(e * length for e in epochs)
-        elif length < epochs[3]:
+        elif length <= epochs[3]:
             print_log(
                 f'The run ends after {length:g} epochs, but p becomes '
                 f'infinite after {epochs[3]:g}: its result can be trained '
