@@ -47,9 +47,10 @@ def adaptation_findings(cfg: dict, model: Optional[nn.Module], method: Any,
                                                                      )))
     if not (cfg.get('load_from') or cfg.get('resume')
             or loop.get('allow_random_source')):
-        yield ('error', 'load_from',
+        # tools/test.py --adapt takes it from the command line
+        yield ('warning', 'load_from',
                'adaptation starts from a trained source model. Set it to the '
-               'checkpoint of `model`.')
+               'checkpoint of `model`, or give that to tools/test.py --adapt.')
     task = getattr(method, 'task', None)
     if model is not None and hasattr(task, 'check'):
         attempt('train_cfg.method', lambda: task.check(model))

@@ -10,7 +10,7 @@ from mmext.utils.config_io import load_config, package_root
 pytest.importorskip('mmseg')
 
 
-def errors(name, **changes):
+def findings(name, **changes):
     path = package_root() / 'configs' / f'{name}.py'
     if not path.is_file():
         pytest.skip('configs are not beside the package')
@@ -19,15 +19,19 @@ def errors(name, **changes):
         key.replace('__', '.'): value
         for key, value in changes.items()
     })
-    found = check_config(cfg, allow_missing_paths=True)
-    return [str(f) for f in found if f.level == 'error']
+    return check_config(cfg, allow_missing_paths=True)
+
+
+def errors(name, **changes):
+    return [
+        str(f) for f in findings(name, **changes) if f.level == 'error'
+    ]
 
 
 @pytest.mark.parametrize('changes, part', [
     (dict(model__decode_head__num_classes=18), 'predicts 18 classes'),
     (dict(train_cfg__reset='domian'), "'domian'"),
     (dict(train_dataloader__batch_size=2), 'batch_size is 2'),
-    (dict(load_from=None), 'load_from'),
     (dict(train_cfg__method__reference_view=99), 'whose 6 views'),
     (dict(train_cfg__method__task=dict(type='mmext.DepthTask')), 'DepthTask'),
     (dict(train_cfg__evaluator=dict(type='NoMetric')), 'train_cfg.evaluator'),
@@ -35,6 +39,13 @@ def errors(name, **changes):
 def test_what_the_loop_refuses(changes, part):
     found = errors('svdp/streetworld', **changes)
     assert len(found) == 1 and part in found[0], found
+
+
+def test_source_that_the_command_line_may_give():
+    found = findings('svdp/streetworld', load_from=None)
+    assert any(f.level == 'warning' and 'test.py --adapt' in str(f)
+               for f in found)
+    assert not errors('svdp/streetworld', load_from=None)
 
 
 def test_what_the_loop_takes():
