@@ -289,3 +289,14 @@ def test_host_train_script(tmp_path):
             Config.fromfile(config).model).state_dict()), source)
     run_tool(script, config, '--work-dir', 'work', cwd=tmp_path)
     assert (tmp_path / 'work' / 'adaptation_report.json').is_file()
+
+
+def test_a_stopped_run_is_not_compared(tmp_path):
+    """Part of a stream has other scores than the whole."""
+    read = tool('analysis_tools/compare_adaptation').read_report
+    path = tmp_path / 'adaptation_report.json'
+    path.write_text(json.dumps(dict(frames=4, stream_frames=4, stopped=False)))
+    assert read('a.py', path)['frames'] == 4
+    path.write_text(json.dumps(dict(frames=1, stream_frames=4, stopped=True)))
+    with pytest.raises(UserError, match='after 1 of 4 frames'):
+        read('a.py', path)

@@ -68,7 +68,7 @@ def run_one(config: str, seed: int, path: Path, options: dict) -> dict:
     folder = RunFolder(path, digest, 'adaptation_report.json')
     if folder.finished:
         print(f'reused  {path}', flush=True)
-        return json.loads(folder.report.read_text())
+        return read_report(config, folder.report)
     resume = ['--resume'] if folder.resumable else []
     folder.start()
     print(f'running {path}', flush=True)
@@ -79,7 +79,19 @@ def run_one(config: str, seed: int, path: Path, options: dict) -> dict:
     if not folder.report.is_file():
         raise UserError(f'{config} ended without {folder.report}; the log is '
                         f'{path / "log.txt"}.')
-    return json.loads(folder.report.read_text())
+    return read_report(config, folder.report)
+
+
+def read_report(config: str, path: Path) -> dict:
+    """A run's report; scores of a part of the stream are not comparable."""
+    report = json.loads(path.read_text())
+    if report.get('stopped'):
+        raise UserError(
+            f'{config} was stopped after {report["frames"]} of '
+            f'{report["stream_frames"]} frames (by AdaptationGuardHook or '
+            f'another hook), see {path}. Choose action="warn" or "reset" of '
+            'the hook, or leave the config out.')
+    return report
 
 
 def summarise(label: str, reports: List[dict]) -> dict:
