@@ -97,6 +97,10 @@ def _empty_loader(loader: dict) -> DataLoader:
     """The loader as the runner makes it, of other data."""
     options = {k: v for k, v in loader.items() if k not in _LOADER_KEYS}
     options.pop('_scope_', None)
+    if options.get('num_workers', 0) == 0:
+        # The tools drop what torch refuses without workers.
+        for key in ('persistent_workers', 'prefetch_factor'):
+            options.pop(key, None)
     data = range(8)
     sampler = SequentialSampler(data) if loader.get('sampler') else None
     if loader.get('batch_sampler'):

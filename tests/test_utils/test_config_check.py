@@ -270,10 +270,17 @@ def test_evaluator_with_metrics(head):
 REPEATED = 'train_dataloader__dataset'
 
 
+def test_what_the_tools_mend():
+    """Without workers they drop what torch refuses there."""
+    assert not errors(train_dataloader__persistent_workers=True,
+                      train_dataloader__prefetch_factor=4)
+
+
 @pytest.mark.parametrize('changes, part', [
     (dict(train_dataloader__num_worker=2), "Did you mean 'num_workers'"),
     (dict(train_dataloader__num_workers='two'), 'train_dataloader: '),
-    (dict(train_dataloader__persistent_workers=True), 'persistent_workers'),
+    (dict(train_dataloader__num_workers=2,
+          train_dataloader__prefetch_factor='x'), 'train_dataloader: '),
     (dict(
         train_dataloader__sampler=dict(
             type='mmext.StreamSampler', shuffle=True)), 'shuffle'),
