@@ -15,8 +15,8 @@ from mmext.utils.config_io import load_config
 from mmext.utils.launch import (add_common_arguments, brings_weights,
                                 build_runner, finish_config, is_adaptation,
                                 is_depth, is_tuned, parse, predicts_depth,
-                                require_gpu, set_loader_defaults,
-                                set_pipeline, set_work_dir)
+                                require_gpu, set_loader_defaults, set_pipeline,
+                                set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
 
@@ -177,9 +177,10 @@ def add_outputs(cfg, args: argparse.Namespace) -> None:
         if predicts_depth(cfg.model):
             raise UserError(
                 '--out with a folder writes label maps, and this model '
-                'predicts depth. mmext.apis.SpikeDepthInferencer with '
-                'out_dir= writes pictures and 16-bit PNG; a file name that '
-                'ends in .json gets the metrics.')
+                'predicts depth. SpikeDepthInferencer of '
+                'mmext.apis.spike_depth_inferencer writes pictures and '
+                '16-bit PNG to its out_dir; a file name that ends in .json '
+                'gets the metrics.')
         if cfg.get('default_scope') != 'mmseg':
             raise UserError('--out with a folder writes label maps, which '
                             'only mmseg models predict. Give a file name '

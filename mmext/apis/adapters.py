@@ -1,6 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Models and adapters by config, as the adapter tools need them."""
-import copy
 from typing import Any, Optional
 
 import torch.nn as nn
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from mmext.models.adapters import MoSAModel, model_from_adapter
 from mmext.registry import MODELS
-from mmext.utils.config_build import drop_pretrained
+from mmext.utils.config_build import model_config
 from mmext.utils.io import PathLike, safe_load
 from mmext.utils.launch import is_tuned
 from mmext.utils.user_error import MissingFileError, UserError
@@ -20,14 +19,7 @@ def _model_config(cfg: Config, pretrained: bool) -> Any:
     init_default_scope(cfg.get('default_scope', 'mmpretrain'))
     if cfg.get('model') is None:
         raise UserError('The config has no model.')
-    model = copy.deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:
-        # The runner moves it into the model.
-        model.setdefault('data_preprocessor',
-                         copy.deepcopy(cfg.data_preprocessor))
-    if not pretrained:
-        drop_pretrained(model)
-    return model
+    return model_config(cfg, pretrained)
 
 
 def build_host(cfg: Config, weights: Optional[PathLike] = None) -> nn.Module:

@@ -1,6 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A certified classifier by config and checkpoint, at p = inf."""
-import copy
 import logging
 import math
 from typing import Any, Iterator, Optional
@@ -92,11 +91,6 @@ def certified_model(cfg: Config, weights: Optional[PathLike] = None) -> Any:
         UserError: If the checkpoint does not fit, or the model gives no
             certificates.
     """
-    shared = cfg.get('data_preprocessor')
-    if shared and cfg.get('model') is not None:
-        # As the Runner does: it stands beside the model in most configs.
-        cfg = copy.deepcopy(cfg)
-        cfg.model.setdefault('data_preprocessor', shared)
     model = build_host(cfg)
     checkpoint = load_whole(model, weights) if weights else {}
     prepare_certified(model, checkpoint)

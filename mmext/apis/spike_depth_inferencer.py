@@ -17,6 +17,7 @@ from mmext.spike import open_spikes, write_depth_png, write_picture
 from mmext.spike.files import SUFFIXES
 from mmext.spike.sources import natural_key
 from mmext.utils.config_io import load_config
+from mmext.utils.config_types import type_name
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from mmext.visualization.depth_pictures import colour_depth, depth_panel
 
@@ -343,8 +344,8 @@ def _names_apart(paths: Set[str]) -> Dict[str, str]:
 
 
 def _name(step: Any) -> str:
-    kind = step.get('type') if isinstance(step, dict) else type(step)
-    return (kind if isinstance(kind, str) else kind.__name__).split('.')[-1]
+    return type_name(
+        step.get('type') if isinstance(step, dict) else type(step))
 
 
 def _maps(sample: Any) -> Dict[str, np.ndarray]:

@@ -8,7 +8,7 @@ from torch import nn
 
 from .config_paths import build_wrapped, dataset_leaves
 from .config_signature import is_foreign
-from .config_types import resolve, typed_dicts
+from .config_types import resolve, type_name, typed_dicts
 
 Finding = Tuple[str, str, str]
 
@@ -178,7 +178,9 @@ def _views(pipeline: Any) -> Optional[List[Optional[bool]]]:
     """Whether each view is mirrored; None where that is drawn."""
     if not isinstance(pipeline, (list, tuple)) or not _all_known(pipeline):
         return None
-    many = [step for step in pipeline if _name(step) == 'TestTimeAug']
+    many = [
+        step for step in pipeline if type_name(step['type']) == 'TestTimeAug'
+    ]
     outside = [_mirrored(step) for step in pipeline if step not in many]
     if len(many) > 1 or any(one is not False for one in outside):
         return None
@@ -207,14 +209,9 @@ def _all_known(steps: Any) -> bool:
     return True
 
 
-def _name(step: dict) -> str:
-    kind = step['type']
-    return getattr(kind, '__name__', str(kind)).split('.')[-1]
-
-
 def _mirrored(step: dict) -> Optional[bool]:
     """Whether a transform mirrors; None if that is drawn or not known."""
-    name = _name(step)
+    name = type_name(step['type'])
     if name == 'RandomFlip':
         return {
             0: False,

@@ -71,20 +71,31 @@ def build_model(cfg: dict) -> nn.Module:
     with config_scope(cfg):
         try:
             with meta_parameters():
-                return MODELS.build(_model_cfg(cfg))
+                return MODELS.build(model_config(cfg))
         except Exception as error:
             if 'meta' not in str(error).lower():
                 raise
-        return MODELS.build(_model_cfg(cfg))
+        return MODELS.build(model_config(cfg))
 
 
-def _model_cfg(cfg: dict) -> dict:
+def model_config(cfg: dict, pretrained: bool = False) -> dict:
+    """A copy of the model's config as the runner builds it.
+
+    Args:
+        cfg (dict): A config; a data preprocessor at its top moves into the
+            model.
+        pretrained (bool): Keep the checkpoints that it starts from.
+            Defaults to False.
+
+    Returns:
+        dict: What a registry takes.
+    """
     model = copy.deepcopy(cfg['model'])
-    # the runner moves a top-level preprocessor into the model
     if cfg.get('data_preprocessor') is not None:
         model.setdefault('data_preprocessor',
                          copy.deepcopy(cfg['data_preprocessor']))
-    drop_pretrained(model)
+    if not pretrained:
+        drop_pretrained(model)
     return model
 
 
@@ -138,7 +149,7 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
             params = list(model.parameters())
             if any(p.is_meta for p in params) and \
                     sum(p.numel() for p in params) <= SMALL:
-                attempt('model', lambda: MODELS.build(_model_cfg(cfg)))
+                attempt('model', lambda: MODELS.build(model_config(cfg)))
             _BUILT[key] = model
             for old in list(_BUILT)[:-_KEPT]:
                 del _BUILT[old]

@@ -11,7 +11,7 @@ from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 
 from .config_signature import accepted_arguments
-from .config_types import resolve, typed_dicts
+from .config_types import resolve, type_name, typed_dicts
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 # How the names of files of weights end.
@@ -277,9 +277,7 @@ def checkpoints(node: Any, path: str = '') -> Iterator[Tuple[str, str]]:
 
 def is_pretrained(init_cfg: dict) -> bool:
     """Whether an ``init_cfg`` loads a checkpoint; its type may be a class."""
-    kind = init_cfg.get('type')
-    name = getattr(kind, '__name__', str(kind)).split('.')[-1]
-    return name in ('Pretrained', 'PretrainedInit')
+    return type_name(init_cfg.get('type')) in ('Pretrained', 'PretrainedInit')
 
 
 def _is_file(value: str) -> bool:

@@ -71,6 +71,19 @@ DEFAULT_TYPES = dict(
     log_processor='LogProcessor')
 
 
+def type_name(kind: Any) -> str:
+    """The name in a ``type`` of a config, without scope or module.
+
+    Args:
+        kind (Any): A string, such as ``'mmext.SVDP'``, or the class itself,
+            as new-style configs have it.
+
+    Returns:
+        str: ``'SVDP'``; ``'None'`` where there is no type.
+    """
+    return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
+
+
 class TypedDict(NamedTuple):
     """One dict of a config that a registry builds.
 

@@ -17,6 +17,7 @@ from mmext.compat import patch_cpu_distributed
 from .config_check import unknown_options
 from .config_io import CfgOptions, merge_options
 from .config_paths import checkpoint_place, find_checkpoint
+from .config_types import type_name
 from .user_error import UserError
 
 # The default hooks that mmengine itself can leave out; it asserts that no
@@ -249,19 +250,6 @@ def set_pipeline(dataset: Any, pipeline: list) -> int:
     return count + sum(
         set_pipeline(value, pipeline)
         for key, value in dataset.items() if key != 'pipeline')
-
-
-def type_name(kind: Any) -> str:
-    """The name in a ``type`` of a config, without scope or module.
-
-    Args:
-        kind (Any): A string, such as ``'mmext.SVDP'``, or the class itself,
-            as new-style configs have it.
-
-    Returns:
-        str: ``'SVDP'``; ``'None'`` where there is no type.
-    """
-    return getattr(kind, '__name__', None) or str(kind).split('.')[-1]
 
 
 def is_adaptation(cfg: Config) -> bool:

@@ -118,11 +118,13 @@ def test_ensemble_is_averaged(tmp_path):
 
 def test_options_of_the_preprocessor(tmp_path):
     """Grey images are not turned, as in torch; padding is refused."""
+    grey = finished(
+        classifier(
+            data_preprocessor=dict(mean=[50.], std=[90.], to_rgb=True)))
+    assert grey.backbone.input_size[0] == 1
+    export_onnx(grey, tmp_path / 'grey.onnx')
+    assert check_onnx(tmp_path / 'grey.onnx', grey) == 0
     model = finished(lenet())
-    model.data_preprocessor.to_rgb = True
-    if model.backbone.input_size[0] == 1:
-        export_onnx(model, tmp_path / 'grey.onnx')
-        assert check_onnx(tmp_path / 'grey.onnx', model) == 0
     model.data_preprocessor.pad_size_divisor = 32
     with pytest.raises(UserError, match='input_pad'):
         lip_onnx(model)

@@ -68,7 +68,6 @@ def select_blocks(
     """
     if targets is None:
         return [(name, block, {}) for name, block in blocks]
-    targets = [targets] if isinstance(targets, (str, dict)) else targets
     targets = [
         dict(pattern=t) if isinstance(t, str) else dict(t) for t in targets
     ]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mmext.registry import MODELS
 from mmext.utils.config_io import load_config
+from mmext.utils.config_types import type_name
 from mmext.utils.io import safe_load
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.certifier import Residual
@@ -389,7 +390,7 @@ def _member(options: dict, shared: dict,
         model = config.model
         shared = config.get('data_preprocessor') or shared
     model = deepcopy(dict(model))
-    kind = str(model.pop('type', 'LipschitzClassifier')).split('.')[-1]
+    kind = type_name(model.pop('type', 'LipschitzClassifier'))
     if kind not in ('LipschitzClassifier', 'ImageClassifier'):
         raise ConfigError(
             f'members[{index}] is a {kind}, but members of a certified '
