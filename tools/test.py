@@ -12,10 +12,11 @@ from mmext.apis.certified_model import warn_resampling
 from mmext.engine.hooks import CheckpointMatchHook
 from mmext.utils.config_build import drop_pretrained
 from mmext.utils.config_io import load_config
+from mmext.utils.config_types import is_adaptation
 from mmext.utils.launch import (add_common_arguments, brings_weights,
-                                build_runner, finish_config, is_adaptation,
-                                is_depth, is_tuned, parse, predicts_depth,
-                                require_gpu, set_loader_defaults, set_pipeline,
+                                build_runner, finish_config, is_depth,
+                                is_tuned, parse, predicts_depth, require_gpu,
+                                set_loader_defaults, set_pipeline,
                                 set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool

@@ -18,9 +18,8 @@ from mmext.engine.loops import TestTimeAdaptLoop
 from mmext.registry import DATASETS, LOOPS
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
-from mmext.utils.config_types import type_name
+from mmext.utils.config_types import is_adaptation, type_name
 from mmext.utils.dependency import require
-from mmext.utils.launch import is_adaptation
 from mmext.utils.user_error import BadFileError, ConfigError, UserError
 
 

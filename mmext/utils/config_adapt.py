@@ -1,6 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What a model and an adaptation loop refuse once they see their data."""
-import inspect
 from itertools import product
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
@@ -11,16 +10,6 @@ from .config_signature import is_foreign
 from .config_types import resolve, type_name, typed_dicts
 
 Finding = Tuple[str, str, str]
-
-
-def is_adaptation(cfg: dict) -> bool:
-    """Whether the train loop is a ``TestTimeAdaptLoop``."""
-    loop = cfg.get('train_cfg') or {}
-    if not loop.get('type'):
-        return False
-    found, _ = resolve(next(typed_dicts(dict(train_cfg=loop))))
-    return inspect.isclass(found) and any(owner.__name__ == 'TestTimeAdaptLoop'
-                                          for owner in inspect.getmro(found))
 
 
 def adaptation_findings(cfg: dict, model: Optional[nn.Module], method: Any,

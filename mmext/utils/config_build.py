@@ -13,12 +13,12 @@ from mmengine.registry import (EVALUATOR, METRICS, MODELS, TASK_UTILS,
 from mmengine.visualization import Visualizer
 from torch import nn
 
-from .config_adapt import adaptation_findings, class_findings, is_adaptation
+from .config_adapt import adaptation_findings, class_findings
 from .config_options import (build_hook, loader_findings, optim_findings,
                              randomness_findings)
 from .config_paths import (build_lazy, build_wrapped, dataset_leaves,
                            is_pretrained, missing_data)
-from .config_types import config_scope
+from .config_types import config_scope, is_adaptation
 
 #: Models with at most so many parameters are also built with storage.
 SMALL = 8_000_000

@@ -5,6 +5,7 @@ Which registry builds a nested dict follows from where it stands: its path
 begins with a key that the runner owns (``default_hooks`` holds hooks), and
 some keys change the registry below them (``pipeline`` holds transforms).
 """
+import inspect
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -248,3 +249,24 @@ def _other_kinds(name: str, item: TypedDict) -> List[Tuple[str, Any]]:
             if value is not None:
                 found.append((registry.name, value))
     return found
+
+
+def is_adaptation(cfg: dict) -> bool:
+    """Whether the train loop of a config adapts a model at test time.
+
+    Args:
+        cfg (dict): A config.
+
+    Returns:
+        bool: ``True`` for ``mmext.TestTimeAdaptLoop`` and what derives of it.
+    """
+    loop = cfg.get('train_cfg') or {}
+    if not loop.get('type'):
+        return False
+    if type_name(loop['type']) == 'TestTimeAdaptLoop':
+        return True
+    with config_scope(cfg):
+        found, _ = resolve(next(typed_dicts(dict(train_cfg=loop))))
+    return inspect.isclass(found) and any(
+        type_name(owner) == 'TestTimeAdaptLoop'
+        for owner in inspect.getmro(found))

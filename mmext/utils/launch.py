@@ -252,12 +252,6 @@ def set_pipeline(dataset: Any, pipeline: list) -> int:
         for key, value in dataset.items() if key != 'pipeline')
 
 
-def is_adaptation(cfg: Config) -> bool:
-    """Whether the train loop of a config adapts a model at test time."""
-    loop = cfg.get('train_cfg') or {}
-    return type_name(loop.get('type')) == 'TestTimeAdaptLoop'
-
-
 def is_tuned(model: Any) -> bool:
     """Whether the config of a model is a ``MoSAModel``, or wraps one."""
     while isinstance(model, dict):

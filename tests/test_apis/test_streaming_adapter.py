@@ -13,8 +13,8 @@ pytest.importorskip('mmseg')
 from mmext.apis import StreamingAdapter  # noqa: E402
 from mmext.apis.streaming_adapter import live_pipeline  # noqa: E402
 from mmext.registry import DATASETS, LOOPS, TRANSFORMS  # noqa: E402
+from mmext.utils.config_types import is_adaptation  # noqa: E402
 from mmext.utils.io import safe_load  # noqa: E402
-from mmext.utils.launch import is_adaptation  # noqa: E402
 from mmext.utils.user_error import (BadFileError, ConfigError,  # noqa: E402
                                     UserError)
 from ..test_engine.test_loops.common import (METHODS, SVDP,  # noqa: E402

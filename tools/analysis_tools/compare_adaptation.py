@@ -16,8 +16,8 @@ from mmext.utils.comparison import (RunFolder, add_run_arguments,
                                     markdown_table, mean_of, number,
                                     option_arguments, run_digest, std_of)
 from mmext.utils.config_io import load_config, merge_options
+from mmext.utils.config_types import is_adaptation
 from mmext.utils.io import atomic_write, write_json
-from mmext.utils.launch import is_adaptation
 from mmext.utils.user_error import UserError, run_tool
 
 
