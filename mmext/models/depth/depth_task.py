@@ -17,7 +17,7 @@ from mmext.models.uncertainty import mc_dropout_passes
 from mmext.registry import TASK_UTILS, register_depth
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
-from .depth_estimator import paste_crop
+from .map_geometry import paste_crop
 
 Size = Tuple[int, int]
 #: Stored value of a metre in the PNG files of saved predictions.
