@@ -69,10 +69,11 @@ class FixedPoint:
 
     The accumulator counts 1 / 2**32 of the threshold. Adding wraps around at
     the threshold, which is the reset; there was a spike if the sum became
-    smaller than what was added. Light is rounded once, to 2**-32 thresholds
-    a tick, and all sums are exact: spikes depend neither on the machine nor
-    on how the stream is cut, and after ``n`` ticks of constant light their
-    number is ``floor((V_0 + n eta I) / theta)``.
+    smaller than what was added. Light is rounded up once, to 2**-32
+    thresholds a tick, and all sums are exact: spikes depend neither on the
+    machine nor on how the stream is cut, and after ``n`` ticks of constant
+    light their number is ``floor((V_0 + n eta I) / theta)``, also where this
+    is just reached (rounding down would fire one tick late there).
 
     Args:
         start (np.ndarray): (H, W) float64 accumulators in thresholds, from
@@ -109,17 +110,43 @@ class FixedPoint:
         self.scale.check(picture, self.shape)
         if picture.dtype == np.uint8:
             return np.take(self._table(picture), picture.reshape(-1))
-        factor = self.rate / self.scale.divisor(picture) * _TURN
-        turns = np.rint(picture.reshape(-1).astype(np.float64) * factor)
-        self._saturation(turns.max(initial=0))
-        return np.minimum(turns, _TURN).astype(np.int64)
+        divisor = self.scale.divisor(picture)
+        light = picture.reshape(-1).astype(np.float64)
+        if picture.dtype.kind == 'f':
+            # Grey levels again, as float32 has grey / 255 a little too dark.
+            white = float(self.scale.full_scale) / divisor
+            light, divisor = light * white, divisor * white
+            level = np.rint(light)
+            near = np.finfo(picture.dtype).eps * level
+            light = np.where(np.abs(light - level) <= near, level, light)
+        return self._added(light, divisor)
 
     def _table(self, picture: np.ndarray) -> np.ndarray:
         """What each grey level adds, int64 (256,)."""
-        factor = self.rate / self.scale.divisor(picture) * _TURN
-        table = np.rint(np.arange(256) * factor)
-        self._saturation(table[picture.max(initial=0)])
-        return np.minimum(table, _TURN).astype(np.int64)
+        levels = np.arange(256.)
+        divisor = self.scale.divisor(picture)
+        return self._added(levels, divisor, picture.max(initial=0))
+
+    def _added(self,
+               light: np.ndarray,
+               divisor: float,
+               brightest: Optional[int] = None) -> np.ndarray:
+        """Light in units of 2**-32 thresholds a tick, int64.
+
+        Args:
+            light (np.ndarray): Any shape, float64.
+            divisor (float): The light of full light.
+            brightest (int, optional): Place of the most light that occurs.
+                Defaults to None: that of the largest.
+        """
+        turns = light * (self.rate / divisor * _TURN)
+        most = turns.max(initial=0) if brightest is None else turns[brightest]
+        # Rounding may lift full light of gain = threshold a little.
+        if most > _TURN * (1 + 1e-6) and not self.clip:
+            raise ConfigError(_saturation_text(most / _TURN))
+        # Up, but not for the error of the products, which is below this.
+        turns = np.ceil(turns * (1 - 2.**-50))
+        return np.minimum(turns, _TURN).astype(np.int64)
 
     def _constant(self, picture: np.ndarray) -> Tuple[np.ndarray, np.ndarray]:
         """What a picture adds, uint32, and the pixels of full light."""
@@ -131,10 +158,6 @@ class FixedPoint:
         full = int(np.searchsorted(table, _TURN))
         bright = np.flatnonzero(flat >= full) if full < 256 else _NONE
         return np.take(table.astype(np.uint32), flat), bright
-
-    def _saturation(self, most: float) -> None:
-        if most > _TURN and not self.clip:
-            raise ConfigError(_saturation_text(most / _TURN))
 
     def expose(self, stretches: List[Light], out: np.ndarray) -> None:
         """Integrate stretches of light into ``out`` (T, H, W) of 0 and 1."""

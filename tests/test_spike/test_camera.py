@@ -38,13 +38,41 @@ def test_h31_count_of_constant_light(seed, gain, threshold, ticks):
     camera = SpikeCamera(gain=gain, threshold=threshold, start=start)
     count = camera.expose([Light(picture, ticks)]).sum(0)
     for place in np.ndindex(3, 8):
-        # What one tick adds was rounded once, to 2**-32 thresholds.
-        added = Fraction(
-            round(int(picture[place]) * gain / threshold / 255 * 2**32), 2**32)
+        added = int(picture[place]) * Fraction(
+            str(gain)) / 255 / Fraction(threshold)
         expected = Fraction(start[place] / threshold) + ticks * added
-        # The start has 20 binary digits of a threshold of up to 5.
-        slack = Fraction(1, 2**31)
-        assert int(expected - slack) <= count[place] <= int(expected + slack)
+        # What one tick adds was rounded up once, to 2**-32 thresholds.
+        slack = Fraction(ticks, 2**32)
+        assert int(expected) <= count[place] <= int(expected + slack)
+
+
+@pytest.mark.parametrize('options, share', [(dict(), 1),
+                                            (dict(threshold=5.), 5),
+                                            (dict(gain=0.2), 5),
+                                            (dict(gain=0.1), 10)])
+def test_h31_every_grey_level_fires_on_time(options, share):
+    """From 0, n ticks of grey g give floor(n g / 255 / share) spikes."""
+    levels = np.arange(256)
+    picture = levels.astype(np.uint8).reshape(2, 128)
+    ticks = np.arange(1, 511)[:, None, None]
+    expected = ticks * levels.reshape(2, 128) // (255 * share)
+    lights = [picture, picture / 255, (picture / 255).astype(np.float32)]
+    for light in lights:
+        camera = SpikeCamera(start='zero', precision='fixed', **options)
+        count = camera.expose([Light(light, 510)]).cumsum(0, dtype=int)
+        np.testing.assert_array_equal(count, expected)
+    wide = SpikeCamera(
+        start='zero', full_scale=65535., precision='fixed', **options)
+    light = levels.astype(np.uint16).reshape(2, 128) * 257
+    np.testing.assert_array_equal(
+        wide.expose([Light(light, 510)]).cumsum(0, dtype=int), expected)
+
+
+def test_h31_start_and_light_that_just_reach_the_threshold():
+    start = np.array([[0.8, 0.6, 0.9, 0.7]])
+    light = np.array([[0.2, 0.4, 0.1, 0.3]])
+    spikes = SpikeCamera(start=start).expose([Light(light, 1)])
+    assert spikes.all()
 
 
 @pytest.mark.parametrize('precision', ['fixed', 'float64'])
