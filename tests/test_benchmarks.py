@@ -1,8 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What all benchmarks share: rows and clocks. Speed is judged elsewhere."""
 import json
+from argparse import Namespace
 
 import pytest
+import torch
+from mmengine.registry import init_default_scope
 
 from tests.tool_fixtures import tool
 
@@ -44,3 +47,43 @@ def test_functions_run_in_turn_and_warm_up_is_not_counted():
 @pytest.mark.parametrize('name', ['svdp', 'lp_distance', 'streetworld'])
 def test_scripts_find_what_they_share(name):
     assert tool(f'benchmarks/{name}').Rows
+
+
+@pytest.mark.parametrize('recipe', ['streetworld', 'vkitti2'])
+def test_depth_steps_of_every_recipe(recipe):
+    """The recipes' optimisers, on networks of half a million parameters."""
+    depth = tool('benchmarks/depth')
+    init_default_scope('mmseg')
+    args = Namespace(batch=2, device='cpu')
+    small = depth.configs('streetworld')
+    for number, cfg in enumerate(depth.configs(recipe), 1):
+        cfg.model = small[number - 1].model
+        # Where the stages keep the estimator.
+        key = ('', 'student', 'model')[number - 1]
+        (cfg.model[key] if key else cfg.model).data_preprocessor.size = (64,
+                                                                         96)
+        step = depth.Step(number, cfg, args)
+        assert (step.max_norm is None) == (recipe == 'vkitti2')
+        before = [one.clone() for one in step.net.parameters()]
+        step()
+        step.bare()
+        changed = [
+            not torch.equal(a, b)
+            for a, b in zip(before, step.net.parameters())
+        ]
+        assert sum(changed) > len(changed) / 2
+
+
+def test_depth_tool_writes_its_rows(tmp_path, monkeypatch):
+    """The smallest run of the part that needs no data and no network."""
+    depth = tool('benchmarks/depth')
+    monkeypatch.setattr(depth, 'SIZE', (16, 24))
+    monkeypatch.setattr(depth, 'TICKS', 16)
+    out = tmp_path / 'rows.json'
+    monkeypatch.setattr('sys.argv', [
+        'depth.py', '--out',
+        str(out), '--parts', 'simulator', 'files', '--repeats', '1'
+    ])
+    depth.main()
+    names = {row['name'] for row in json.loads(out.read_text())}
+    assert {'simulator_milliseconds', 'pack_over_plain_copy'} <= names

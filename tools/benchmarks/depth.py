@@ -193,7 +193,8 @@ class Step:
         self.optimizer = getattr(torch.optim,
                                  bare.pop('type'))(self.net.parameters(),
                                                    **bare)
-        self.max_norm = cfg.optim_wrapper.clip_grad.max_norm
+        clip = cfg.optim_wrapper.get('clip_grad') or {}
+        self.max_norm = clip.get('max_norm')
         self.data = self._batch(args)
         self.ready = self.model.data_preprocessor(deepcopy(self.data), True)
         self.target = torch.stack([
@@ -257,7 +258,8 @@ class Step:
                 x['target'], uncertainty=False)[0]
             loss = loss + _log_distance(depth, label)
         loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), self.max_norm)
+        if self.max_norm is not None:
+            nn.utils.clip_grad_norm_(self.net.parameters(), self.max_norm)
         self.optimizer.step()
 
     def _plain(self, x: Tensor) -> Tensor:
