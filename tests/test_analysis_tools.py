@@ -81,6 +81,8 @@ def test_compare_adaptation(tmp_path):
     assert lines['train_cfg.method.type = mmext.SVDP'][0] == [2]
     plot.draw(lines, 'mc_passes', str(tmp_path / 'curve.png'))
     assert (tmp_path / 'curve.png').stat().st_size > 0
+    with pytest.raises(UserError, match='no train_cfg.method.nothing'):
+        plot.against_setting(loaded, 'train_cfg.method.nothing', None)
     with pytest.raises(UserError, match='not the work folder'):
         plot.load_reports([tmp_path])
 
@@ -89,7 +91,7 @@ def test_compare_adaptation_names_the_log_of_a_failure(tmp_path):
     config = write_adaptation(tmp_path, 'source',
                               dict(type='mmext.SourceOnly'),
                               plain_pipeline(BASE))
-    (tmp_path / 'source.pth').unlink()
+    (tmp_path / 'source.pth').write_bytes(b'no checkpoint')
     output = run_tool(
         'tools/analysis_tools/compare_adaptation.py', config, '--work-dir',
         'out', cwd=tmp_path, code=1)
@@ -98,18 +100,49 @@ def test_compare_adaptation_names_the_log_of_a_failure(tmp_path):
 
 
 def test_compare_adaptation_reads_every_config_first(tmp_path):
-    """No run is started before all configs are known to adapt."""
+    """No run is started before all configs are known to be able to."""
     compare = tool('analysis_tools/compare_adaptation')
     trains = str(ROOT / 'configs/svdp/streetworld_source_segformer-b0.py')
-    adapts = str(ROOT / 'configs/svdp/source_streetworld.py')
+    adapts, absent = [
+        str(write_adaptation(tmp_path, name, dict(type='mmext.SourceOnly'),
+                             plain_pipeline(BASE)))
+        for name in ('adapts', 'absent')
+    ]
     compare.check_configs([adapts], {'train_cfg.reset': 'domain'})
     for configs, options, part in (
         ([adapts, trains], {}, 'does not adapt'),
         ([adapts, 'nowhere.py'], {}, 'nowhere.py'),
-        ([adapts], {'custom_imports.imports.7': 1}, 'does not fit'),
+        ([adapts], {'train_dataloader.dataset.domains.fog.pipeline.99.x': 1},
+         'does not fit'),
     ):
         with pytest.raises(UserError, match=part):
             compare.check_configs(configs, options)
+    cfg = Config.fromfile(absent)
+    cfg.load_from = 'gone.pth'
+    cfg.dump(absent)
+    for configs, options, part in (
+        ([adapts, absent], {}, 'gone.pth'),
+        ([adapts], {'trainer.x': 1}, 'would change nothing'),
+        ([adapts, f'elsewhere/{Path(adapts).name}'], {}, 'same file name'),
+    ):
+        with pytest.raises(UserError, match=part):
+            compare.check_configs(configs, options)
+    with pytest.raises(SystemExit):
+        compare.parse_args([adapts, '--seeds', '0', '0'])
+
+
+def test_sheet_of_a_plain_data_set(tmp_path):
+    """The loop takes any data set, and so does the sheet."""
+    path = write_adaptation(tmp_path, 'source', dict(type='mmext.SourceOnly'),
+                            plain_pipeline(BASE))
+    cfg = Config.fromfile(str(path))
+    cfg.train_dataloader.dataset = cfg.train_dataloader.dataset.domains.fog
+    cfg.dump(str(path))
+    sheet = tool('analysis_tools/contact_sheet')
+    sheet.write_contact_sheet(
+        str(path), {'train_cfg.save_predictions': True}, {},
+        tmp_path / 'sheet.png')
+    assert (tmp_path / 'sheet.png').stat().st_size > 0
 
 
 def test_compare_adaptation_of_depth():

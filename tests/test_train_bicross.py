@@ -416,6 +416,8 @@ def test_options_go_to_their_stage():
     given = {'a.b': 1, 'stage2.a.b': 2, 'stage2.c': 3}
     assert split(given, 'stage1') == {'a.b': 1}
     assert split(given, 'stage2') == {'a.b': 2, 'c': 3}
+    with pytest.raises(UserError, match='give --work-dir'):
+        split({'work_dir': 'x'}, 'stage1')
 
 
 def test_what_is_handed_over(tmp_path):

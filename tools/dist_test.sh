@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Evaluate with several processes:
 # tools/dist_test.sh CONFIG CHECKPOINT GPUS [OPTIONS]
+# CHECKPOINT is "" where the config names its weights, as ensembles do.
 # On a machine without a GPU, GPUS is the number of CPU processes (gloo).
 # Environment: NNODES, NODE_RANK, MASTER_ADDR, PORT for several machines
 # (a free port is chosen on one machine if PORT is not set); PYTHON.
 set -euo pipefail
 
 if [ "$#" -lt 3 ]; then
-    sed -n '2,6s/^# //p' "$0" >&2
+    sed -n '2,7s/^# //p' "$0" >&2
     exit 2
 fi
 CONFIG=$1
@@ -25,4 +26,4 @@ else
 fi
 exec "${PYTHON:-python}" -m torch.distributed.run "${RENDEZVOUS[@]}" \
     --nproc_per_node="$GPUS" \
-    "$HERE/test.py" "$CONFIG" "$CHECKPOINT" --launcher pytorch "${@:4}"
+    "$HERE/test.py" "$CONFIG" ${CHECKPOINT:+"$CHECKPOINT"} --launcher pytorch "${@:4}"

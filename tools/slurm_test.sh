@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Evaluate under slurm:
 # tools/slurm_test.sh PARTITION JOB_NAME CONFIG CHECKPOINT [OPTIONS]
+# CHECKPOINT is "" where the config names its weights, as ensembles do.
 # Environment: GPUS (8), GPUS_PER_NODE (8), CPUS_PER_TASK (5), SRUN_ARGS
 # (words for srun), PYTHON.
 set -euo pipefail
 
 if [ "$#" -lt 4 ]; then
-    sed -n '2,5s/^# //p' "$0" >&2
+    sed -n '2,6s/^# //p' "$0" >&2
     exit 2
 fi
 PARTITION=$1
@@ -26,5 +27,6 @@ exec srun -p "$PARTITION" \
     --cpus-per-task="${CPUS_PER_TASK:-5}" \
     --kill-on-bad-exit=1 \
     ${SRUN_WORDS[@]+"${SRUN_WORDS[@]}"} \
-    "${PYTHON:-python}" -u "$HERE/test.py" "$CONFIG" "$CHECKPOINT" \
+    "${PYTHON:-python}" -u "$HERE/test.py" "$CONFIG" \
+    ${CHECKPOINT:+"$CHECKPOINT"} \
     --launcher slurm "${@:5}"

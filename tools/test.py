@@ -86,6 +86,9 @@ def parse_args(argv=None) -> argparse.Namespace:
                          'with --' + ', --'.join(given).replace('_', '-'))
     if args.out_item and not args.out:
         parser.error('--out-item needs --out FILE')
+    if args.out_item and not args.out.endswith(_FILES):
+        parser.error('--out-item is of a file; --out names a folder, which '
+                     f'gets label maps: {args.out!r}')
     if args.dump and not args.dump.endswith(('.pkl', '.pickle')):
         parser.error(f'--dump needs a name that ends in .pkl, got '
                      f'{args.dump!r}')

@@ -110,6 +110,10 @@ def split_options(options: Optional[dict], stage: str) -> Optional[dict]:
     """``--cfg-options`` for a stage: those of all, then its own."""
     if not options:
         return options
+    if 'work_dir' in options:
+        raise UserError('The stages write into folders of their own below '
+                        '--work-dir: give --work-dir PATH instead of '
+                        '--cfg-options work_dir=PATH.')
     mine = {
         key: value
         for key, value in options.items() if key.split('.')[0] not in STAGES
@@ -243,6 +247,8 @@ def checked(configs: Dict[str, str], args: argparse.Namespace,
             start_from(cfg, name, args.checkpoint)
         else:
             cfg.load_from = None
+            if 'student' in cfg.model:
+                cfg.model.teacher_ckpt = None
         preflight(cfg, 'train')
     return stages
 

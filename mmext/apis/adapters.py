@@ -5,11 +5,13 @@ from typing import Any, Optional
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from mmext.models.adapters import MoSAModel, model_from_adapter
 from mmext.registry import MODELS
 from mmext.utils.config_build import model_config
+from mmext.utils.config_paths import find_checkpoint
 from mmext.utils.io import PathLike, safe_load
 from mmext.utils.launch import is_tuned
 from mmext.utils.user_error import MissingFileError, UserError
@@ -36,7 +38,14 @@ def build_host(cfg: Config, weights: Optional[PathLike] = None) -> nn.Module:
     Raises:
         UserError: If pretrained weights are missing or do not fit.
     """
-    model = _model_config(cfg, weights is None)
+    host = _initialised(cfg, weights is None)
+    if weights is not None:
+        load_whole(host, weights)
+    return host
+
+
+def _initialised(cfg: Config, pretrained: bool) -> nn.Module:
+    model = _model_config(cfg, pretrained)
     if is_tuned(model):
         preprocessor = model.get('data_preprocessor')
         model = model.module
@@ -49,8 +58,23 @@ def build_host(cfg: Config, weights: Optional[PathLike] = None) -> nn.Module:
         raise MissingFileError(
             f'The pretrained weights of the config are missing: {error}. Its '
             'comments say where they come from.') from error
-    if weights is not None:
-        load_whole(host, weights)
+    return host
+
+
+def _trained_host(cfg: Config) -> nn.Module:
+    """The host as a training begins with it: from ``load_from``, if any."""
+    start = cfg.get('load_from')
+    if not start:
+        return build_host(cfg)
+    found = find_checkpoint(start)
+    if found is None:
+        raise MissingFileError(
+            f'load_from of the config, {start}, is missing: it holds the '
+            'host of the adapter. Give its path with --backbone (backbone=).')
+    host = _initialised(cfg, False)
+    # As the Runner does: a head of other classes is the adapter's to bring,
+    # and the adapter's fingerprint tells whether the rest is right.
+    load_checkpoint(host, found, map_location='cpu')
     return host
 
 
@@ -128,7 +152,8 @@ def tuned_from(cfg: Config,
         source (str or PathLike): Checkpoint of a run, or an adapter folder
             or ``*.safetensors`` file.
         backbone (str or PathLike, optional): Checkpoint of the host, for an
-            adapter. Defaults to None, what the config loads.
+            adapter. Defaults to None, what a training with the config
+            begins with: ``load_from``, or what ``init_cfg`` loads.
         check (bool): See
             :func:`~mmext.models.adapters.checkpoint.load_adapter`.
 
@@ -137,4 +162,6 @@ def tuned_from(cfg: Config,
     """
     if str(source).endswith('.pth'):
         return build_tuned(cfg, source).eval()
-    return model_from_adapter(build_host(cfg, backbone), source, check).eval()
+    host = _trained_host(cfg) if backbone is None else \
+        build_host(cfg, backbone)
+    return model_from_adapter(host, source, check).eval()

@@ -17,6 +17,7 @@ from mmext.spike import open_spikes, write_depth_png, write_picture
 from mmext.spike.files import SUFFIXES
 from mmext.spike.sources import natural_key
 from mmext.utils.config_io import load_config
+from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from mmext.visualization.depth_pictures import colour_depth, depth_panel
@@ -117,11 +118,10 @@ class SpikeDepthInferencer(BaseInferencer):
     def _dataset(cfg: Config) -> dict:
         """Config of the data set whose pipeline recordings go through."""
         for name in ('test_dataloader', 'val_dataloader'):
-            dataset = (cfg.get(name) or {}).get('dataset') or {}
-            while 'dataset' in dataset:
-                dataset = dataset['dataset']
-            if dataset.get('pipeline'):
-                return dataset
+            dataset = (cfg.get(name) or {}).get('dataset')
+            for _, leaf in dataset_leaves(dataset, name):
+                if leaf.get('pipeline'):
+                    return leaf
         return {}
 
     def _channels(self) -> int:

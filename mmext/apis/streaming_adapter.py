@@ -20,6 +20,8 @@ from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import is_adaptation, type_name
 from mmext.utils.dependency import require
+from mmext.utils.launch import drop_removed_hooks
+from mmext.utils.preflight import check_checkpoint
 from mmext.utils.user_error import BadFileError, ConfigError, UserError
 
 
@@ -157,6 +159,7 @@ class StreamingAdapter:
         ConfigError: If the config is not of an adaptation run, its
             pipeline reads something else than image files, or no source is
             given.
+        UserError: If the checkpoint of the source is missing.
 
     Example:
         >>> import mmcv
@@ -194,6 +197,8 @@ class StreamingAdapter:
         """Turn it into that of a run without data on disk and an end."""
         cfg.work_dir = work_dir
         cfg.load_from = weights or cfg.get('load_from')
+        check_checkpoint(cfg)
+        drop_removed_hooks(cfg)
         cfg.resume = False
         cfg.train_cfg.update(
             type='mmext.OpenStreamLoop', evaluator=[], save_predictions=False)

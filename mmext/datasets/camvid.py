@@ -8,6 +8,7 @@ from mmengine.fileio import list_dir_or_file
 from mmseg.datasets import BaseSegDataset
 
 from mmext.registry import DATASETS
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .data_help import DataHelp, missing_data_error
 from .folder_checks import FolderChecks
@@ -101,12 +102,10 @@ class CamVidDataset(FolderChecks, BaseSegDataset):
                  min_gap: int = 0,
                  data_prefix: Optional[dict] = None,
                  **kwargs) -> None:
-        if isinstance(sequences, str):
-            sequences = (sequences, )
         if int(every) != every or every < 1:
             raise ConfigError('CamVidDataset: every must be an integer of '
                               f'at least 1, but got {every!r}.')
-        self.sequences = tuple(sequences)
+        self.sequences = as_tuple(sequences)
         self.every = int(every)
         self.min_gap = min_gap
         self.bounds = {

@@ -8,6 +8,7 @@ from mmcv.transforms import BaseTransform
 from mmseg.datasets import BaseSegDataset
 
 from mmext.registry import DATASETS, TRANSFORMS
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .streetworld import (CLASSES, PALETTE, Drive, Frame, Intrinsics,
                           StreetWorld, apply_weather, plan)
@@ -69,7 +70,7 @@ class RenderStreetWorld(BaseTransform):
     def __init__(self,
                  keys: Sequence[str] = ('img', 'gt_seg_map'),
                  to_float32: bool = False) -> None:
-        self.keys = tuple(keys)
+        self.keys = as_tuple(keys)
         unknown = [k for k in self.keys if k not in _KEYS]
         if unknown or not self.keys:
             raise ConfigError(f'Expected keys to be some of {_KEYS}, but got '

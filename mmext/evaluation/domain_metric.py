@@ -9,6 +9,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 from torch import Tensor
 
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .domain_report import flat_metrics, format_table
 from .sample_fields import get_field as _get
@@ -44,7 +45,7 @@ class DomainMetric(BaseMetric):
                  domains: Optional[Sequence[str]] = None,
                  prefix: Optional[str] = None) -> None:
         super().__init__(prefix=prefix)
-        self.domains = None if domains is None else tuple(domains)
+        self.domains = None if domains is None else as_tuple(domains)
         self.reset()
 
     def reset(self) -> None:

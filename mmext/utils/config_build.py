@@ -17,8 +17,8 @@ from .config_adapt import adaptation_findings, class_findings
 from .config_options import (build_hook, loader_findings, optim_findings,
                              randomness_findings)
 from .config_paths import (build_lazy, build_wrapped, dataset_leaves,
-                           is_pretrained, missing_data)
-from .config_types import config_scope, is_adaptation
+                           is_pretrained, is_weights_file, missing_data)
+from .config_types import config_scope, is_adaptation, type_name
 
 #: Models with at most so many parameters are also built with storage.
 SMALL = 8_000_000
@@ -114,6 +114,8 @@ def drop_pretrained(node: Any) -> None:
             node['init_cfg'] = None
         elif isinstance(init_cfg, list):
             node['init_cfg'] = [c for c in init_cfg if not is_pretrained(c)]
+        if is_weights_file(node.get('pretrained')):
+            node['pretrained'] = None
 
 
 def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
@@ -159,10 +161,23 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
         if wrapper is not None:
             optim_findings(cfg, wrapper, attempt)
     findings += randomness_findings(cfg)
+    findings += _lone_modules(cfg, _BUILT.get(key))
     _check_data(cfg, _BUILT.get(key), attempt, findings)
     findings += _build_hooks(cfg, attempt)
     _build_data(cfg, attempt, findings)
     return findings
+
+
+def _lone_modules(cfg: dict, model: Optional[nn.Module]) -> Iterator[Tuple]:
+    """A mixture of adapters needs its hook to be repeatable."""
+    layers = getattr(model, 'split_layers', dict)()
+    hooks = [type_name(h.get('type')) for h in cfg.get('custom_hooks') or []]
+    if cfg.get('train_cfg') and 'MoSAHook' not in hooks and any(
+            layer.num_modules > 1 for layer in layers.values()):
+        yield ('warning', 'custom_hooks',
+               "there is no dict(type='mmext.MoSAHook'): a resumed run draws "
+               "other modules than the one that was stopped, inactive='skip' "
+               'has no effect and nothing is logged of the modules')
 
 
 def _check_data(cfg: dict, model: Optional[nn.Module], attempt: Callable,

@@ -23,7 +23,7 @@ class CfgOptions(DictAction):
 
     Use it as the ``action`` of ``--cfg-options``; the values of mmengine's
     own class are kept, but ``--cfg-options lr`` (no ``=``) is explained
-    instead of raising ``ValueError``.
+    instead of raising ``ValueError``, and a text keeps its spaces.
     """
 
     def __call__(self, parser, namespace, values, option_string=None):
@@ -32,7 +32,17 @@ class CfgOptions(DictAction):
                 raise ArgumentError(
                     self, f'expected KEY=VALUE, got {value!r}; write lists '
                     "as 'key=[a,b]' in quotes")
-        super().__call__(parser, namespace, values, option_string)
+        try:
+            super().__call__(parser, namespace, values, option_string)
+        except (AssertionError, ValueError) as error:
+            raise ArgumentError(
+                self, f'cannot read {" ".join(values)!r}: {error}') from error
+        for value in values:
+            key, _, text = value.partition('=')
+            text = text.strip()
+            # mmengine takes the spaces out of everything, also of paths
+            if ' ' in text and not set(text) & set('[(,'):
+                getattr(namespace, self.dest)[key] = text.strip('\'"')
 
 
 class NamedOptions(Action):

@@ -4,13 +4,14 @@ import copy
 import inspect
 import os
 import os.path as osp
+import re
 from pathlib import Path
 from typing import Any, Iterator, List, Optional, Tuple
 
 from mmengine.dataset import BaseDataset
 from mmengine.registry import DATASETS, TRANSFORMS
 
-from .config_signature import accepted_arguments
+from .config_signature import accepted_arguments, is_foreign
 from .config_types import resolve, type_name, typed_dicts
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -18,6 +19,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 _WEIGHTS = ('.pth', '.pt', '.th', '.tar', '.ckpt', '.bin', '.pkl', '.npz',
             '.safetensors')
 # Keys of a dataset config under which it holds other datasets.
+_TRAINED = re.compile(r'model\.(teacher_ckpt|members\[\d+\]\.checkpoint)')
 _WRAPPED = ('dataset', 'datasets', 'domains', 'source', 'target')
 
 
@@ -113,6 +115,14 @@ def missing_data(dataset: Any, leaf: dict) -> List[str]:
 
     if value('download', False):
         return []
+    found = _dataset_class(leaf) if dataset is None else None
+    if found is not None and is_foreign(found):
+        # Only its class knows what a user's own prefixes are joined with.
+        leaf = {
+            key: item
+            for key, item in leaf.items()
+            if key not in ('data_prefix', 'ann_file')
+        }
     backend_args = value('backend_args')
     # a built dataset has joined its paths with the root already
     root = '' if dataset is not None else value('data_root') or ''
@@ -140,6 +150,11 @@ def _has_entry(folder: str) -> bool:
         return next(entries, None) is not None
 
 
+def _dataset_class(leaf: dict) -> Any:
+    return resolve(
+        next(typed_dicts(dict(train_dataloader=dict(dataset=leaf)))))[0]
+
+
 def build_lazy(leaf: dict) -> Any:
     """Build a dataset without reading its data, if its class can.
 
@@ -150,8 +165,7 @@ def build_lazy(leaf: dict) -> Any:
         Dataset: Not initialised; ``None`` if the class has no
         ``lazy_init``, in which case only its transforms are built.
     """
-    item = next(typed_dicts(dict(train_dataloader=dict(dataset=leaf))))
-    found, _ = resolve(item)
+    found = _dataset_class(leaf)
     if found is None:  # reported with the types
         return None
     leaf = copy.deepcopy(leaf)
@@ -257,8 +271,9 @@ def checkpoints(node: Any, path: str = '') -> Iterator[Tuple[str, str]]:
 
     Yields:
         tuple[str, str]: Place and path of ``load_from``, of every
-        ``init_cfg=dict(type='Pretrained', checkpoint=...)`` and of every
-        ``pretrained`` of a model that looks like a file.
+        ``init_cfg=dict(type='Pretrained', checkpoint=...)``, of every
+        ``pretrained`` of a model that looks like a file, of the teacher of
+        a distiller and of the members of an ensemble.
     """
     if isinstance(node, (list, tuple)):
         for i, item in enumerate(node):
@@ -270,8 +285,9 @@ def checkpoints(node: Any, path: str = '') -> Iterator[Tuple[str, str]]:
                 yield from checkpoints(value, place)
             elif value and (place == 'load_from' or
                             (key == 'checkpoint' and is_pretrained(node)) or
-                            (key == 'pretrained' and _is_file(value)
-                             and place.startswith('model'))):
+                            (key == 'pretrained' and is_weights_file(value)
+                             and place.startswith('model'))
+                            or _TRAINED.fullmatch(place)):
                 yield place, value
 
 
@@ -280,7 +296,7 @@ def is_pretrained(init_cfg: dict) -> bool:
     return type_name(init_cfg.get('type')) in ('Pretrained', 'PretrainedInit')
 
 
-def _is_file(value: str) -> bool:
+def is_weights_file(value: Any) -> bool:
     """A path of weights or a URL, not the name of a model elsewhere."""
-    return '://' in value or value.startswith(('/', './', '../', '~')) or \
-        osp.splitext(value)[1].lower() in _WEIGHTS
+    return isinstance(value, str) and ('://' in value or value.startswith(
+        ('/', './', '../', '~')) or osp.splitext(value)[1].lower() in _WEIGHTS)

@@ -226,7 +226,8 @@ def _get(registry: Registry, name: str, scope: Optional[str]) -> Any:
 
 def _other_kinds(name: str, item: TypedDict) -> List[Tuple[str, Any]]:
     """The other registries that know the name, with what they hold."""
-    scope = item.scope or DefaultScope.get_current_instance().scope_name
+    current = DefaultScope.get_current_instance()
+    scope = item.scope or (current.scope_name if current else 'mmengine')
     found = []
     for attribute in dir(roots):
         registry = getattr(roots, attribute)

@@ -132,10 +132,7 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> None:
     cfg.launcher = args.launcher
     if cfg.get('test_evaluator') and cfg.get('test_cfg') is None:
         cfg.test_cfg = dict(type='TestLoop')
-    hooks = cfg.get('default_hooks') or {}
-    for name in [name for name in hooks if hooks[name] is None]:
-        if name not in _MMENGINE_HOOKS:
-            hooks.pop(name)
+    drop_removed_hooks(cfg)
     for name in LOADERS:
         loader = cfg.get(name)
         if isinstance(loader, dict) and not loader.get('num_workers', 0):
@@ -150,6 +147,14 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> None:
                 'process normalises with its own statistics.',
                 logger='current',
                 level=30)
+
+
+def drop_removed_hooks(cfg: Config) -> None:
+    """Leave out the default hooks that are set to ``None``."""
+    hooks = cfg.get('default_hooks') or {}
+    for name in [name for name in hooks if hooks[name] is None]:
+        if name not in _MMENGINE_HOOKS:
+            hooks.pop(name)
 
 
 def _replace_sync_bn(node: Any) -> int:

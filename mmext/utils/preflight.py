@@ -7,6 +7,7 @@ checkpoint, a part whose host toolbox is not installed or a misspelt
 ``mmext.X`` ends the command with one message and exit code 2.
 """
 import os.path as osp
+import re
 from dataclasses import replace
 from typing import Any, List, Optional, Sequence
 
@@ -207,21 +208,36 @@ def check_checkpoint(cfg: Config,
 
 
 def missing_pretrained(cfg: Config) -> List[str]:
-    """One message for each checkpoint of the model that does not exist."""
+    """One message for each checkpoint of the model that does not exist.
 
-    def option(place: str) -> str:
-        return place if place.endswith('.pretrained') else \
-            place.rsplit('.', 1)[0]
+    The path of one that exists only beside the installed package is
+    replaced by its full path, for the model's own loader looks nowhere else.
+    """
+    messages = []
+    for place, path in list(checkpoints(cfg.get('model') or {}, 'model')):
+        found = find_checkpoint(path)
+        if place.endswith('.teacher_ckpt') and any(
+                hook.get('teacher_ckpt')
+                for hook in cfg.get('custom_hooks') or []):
+            continue  # the hook's own goes first
+        if found is None:
+            messages.append(
+                f'The weights {path!r} that {place} starts from are missing.\n'
+                f'  Looked for:\n    {checkpoint_place(path)}\n'
+                f'  How to get it:\n    {_weights_help(cfg, place)}')
+        elif not is_remote(path) and not osp.isfile(osp.expanduser(path)):
+            key = re.sub(r'\[(\d+)\]', r'.\1', place)
+            cfg.merge_from_dict({key: found})
+    return messages
 
-    return [
-        f'The weights {path!r} that {place} starts from are missing.\n'
-        f'  Looked for:\n    {checkpoint_place(path)}\n'
-        '  How to get it:\n    see the comments of the config '
-        f'{cfg.filename}; or train from random weights\n    with '
-        f'--cfg-options {option(place)}=None'
-        for place, path in checkpoints(cfg.get('model') or {}, 'model')
-        if find_checkpoint(path) is None
-    ]
+
+def _weights_help(cfg: Config, place: str) -> str:
+    if place.endswith('.teacher_ckpt'):
+        return 'train stage 1 first; tools/train_bicross.py runs all stages'
+    option = place if place.endswith('.pretrained') else \
+        place.rsplit('.', 1)[0]
+    return f'see the comments of the config {cfg.filename}; or train from ' \
+        f'random weights\n    with --cfg-options {option}=None'
 
 
 def _checkpoint_help(cfg: Config, checkpoint: Optional[str]) -> List[str]:

@@ -9,7 +9,7 @@ from torch import nn
 pytest.importorskip('mmengine')
 
 from mmengine.evaluator import BaseMetric  # noqa: E402
-from mmengine.hooks import Hook  # noqa: E402
+from mmengine.hooks import EMAHook, Hook  # noqa: E402
 from mmengine.model import BaseModel  # noqa: E402
 from mmengine.runner import Runner, load_checkpoint  # noqa: E402
 
@@ -254,3 +254,12 @@ def test_teacher_before_training():
     with pytest.raises(RuntimeError, match='before_train'):
         MeanTeacherHook().teacher
     assert GroupEMA(Model()).decay == 0.999
+
+
+def test_beside_an_ema_hook(tmp_path):
+    """Two averages in one checkpoint: a resumed student would be wrong."""
+    with quick_runner():
+        runner = build(tmp_path, iters=1, val=False)
+        runner.register_hook(EMAHook())
+        with pytest.raises(ConfigError, match='Take EMAHook out'):
+            runner.train()

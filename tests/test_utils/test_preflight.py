@@ -1,12 +1,16 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What is found missing before a run, and where it is looked for."""
 import os
+from argparse import ArgumentParser
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmext.utils import config_paths
-from mmext.utils.config_io import load_config, merge_options, package_root
+from mmext.utils.config_build import drop_pretrained
+from mmext.utils.config_io import (CfgOptions, load_config, merge_options,
+                                   package_root)
 from mmext.utils.config_paths import (checkpoints, dataset_leaves,
                                       find_checkpoint, missing_data)
 from mmext.utils.launch import finish_config, set_pipeline
@@ -230,3 +234,60 @@ def test_missing_pretrained_weights_are_named(tmp_path):
     message, = missing_pretrained(Config(dict(model=model)))
     assert 'nowhere/a.pth' in message
     assert 'model.backbone.init_cfg=None' in message
+
+
+def test_weights_beside_the_package_are_what_the_model_loads(
+        tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(config_paths, '_PACKAGE', tmp_path / 'site' / 'mmext')
+    (tmp_path / 'site').mkdir()
+    (tmp_path / 'site' / 'a.pth').touch()
+    init = dict(type='Pretrained', checkpoint='a.pth')
+    model = dict(backbone=dict(init_cfg=[init]), pretrained='a.pth')
+    cfg = Config(dict(model=model))
+    assert missing_pretrained(cfg) == []
+    found = str(tmp_path / 'site' / 'a.pth')
+    assert cfg.model.backbone.init_cfg[0].checkpoint == found
+    assert cfg.model.pretrained == found
+    drop_pretrained(cfg.model)
+    assert cfg.model.pretrained is None and not cfg.model.backbone.init_cfg
+
+
+def test_a_missing_teacher_is_named_unless_the_hook_has_one():
+    cfg = Config(dict(model=dict(teacher_ckpt='nowhere/t.pth')))
+    message, = missing_pretrained(cfg)
+    assert 'model.teacher_ckpt' in message and 'train stage 1' in message
+    cfg.custom_hooks = [dict(type='mmext.DistillHook', teacher_ckpt='t.pth')]
+    assert missing_pretrained(cfg) == []
+    members = [dict(checkpoint='m.pth')]
+    assert list(checkpoints(dict(model=dict(members=members)))) == [
+        ('model.members[0].checkpoint', 'm.pth')]
+
+
+def test_prefixes_of_a_data_set_of_the_user(tmp_path):
+    """Only its class knows what they are joined with."""
+
+    class Frames(torch.utils.data.Dataset):
+
+        def __init__(self, data_root, ann_file):
+            pass
+
+    leaf = dict(
+        type=Frames, data_root=str(tmp_path), ann_file='lists/train.txt')
+    (tmp_path / 'a.png').touch()
+    assert missing_data(None, leaf) == []
+    assert missing_data(None, dict(leaf, data_root='gone'))
+
+
+@pytest.mark.parametrize('values, key, expected', [
+    (['work_dir=/data/my runs'], 'work_dir', '/data/my runs'),
+    (["work_dir='/data/my runs'"], 'work_dir', '/data/my runs'),
+    (['size=[4, 5]'], 'size', [4, 5]),
+    (['lr = 0.1'], 'lr ', 0.1),
+])
+def test_texts_keep_their_spaces(values, key, expected):
+    parser = ArgumentParser()
+    parser.add_argument('--o', nargs='+', action=CfgOptions)
+    assert parser.parse_args(['--o', *values]).o[key] == expected
+    with pytest.raises(SystemExit):
+        parser.parse_args(['--o', 'a=[1,2'])

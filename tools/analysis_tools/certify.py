@@ -76,10 +76,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--attack',
         action='store_true',
         help='also attack at every radius: PGD on margin and cross-entropy')
+    parser.add_argument('--steps', type=int, help='steps of PGD. Default: 100')
     parser.add_argument(
-        '--steps', type=int, default=100, help='steps of PGD. Default: 100')
-    parser.add_argument(
-        '--restarts', type=int, default=5, help='starts of PGD. Default: 5')
+        '--restarts', type=int, help='starts of PGD. Default: 5')
     parser.add_argument(
         '--samples', type=int, metavar='N', help='the first N images only')
     parser.add_argument(
@@ -92,7 +91,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         metavar='FILE',
         help='one line per image, .csv or .jsonl. Default: samples.csv')
     add_common_arguments(parser)
-    return parse(parser, argv)
+    args = parse(parser, argv)
+    if not args.attack and (args.steps or args.restarts):
+        parser.error('--steps and --restarts are of --attack')
+    return args
 
 
 def merge_args(cfg, args: argparse.Namespace) -> None:
@@ -150,7 +152,9 @@ def given(args: argparse.Namespace) -> dict:
         options['clamp'] = False
     if args.attack:
         options['attack'] = dict(
-            steps=args.steps, restarts=args.restarts, loss=['margin', 'ce'])
+            steps=args.steps or 100,
+            restarts=args.restarts or 5,
+            loss=['margin', 'ce'])
     return options
 
 

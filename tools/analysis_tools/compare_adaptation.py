@@ -12,16 +12,17 @@ from pathlib import Path
 from typing import Dict, List
 
 from mmext.evaluation.domain_report import main_score
-from mmext.utils.comparison import (RunFolder, add_run_arguments,
+from mmext.utils.comparison import (RunFolder, add_run_arguments, check_seeds,
                                     markdown_table, mean_of, number,
                                     option_arguments, run_digest, std_of)
-from mmext.utils.config_io import load_config, merge_options
+from mmext.utils.config_io import check_options, load_config, merge_options
 from mmext.utils.config_types import is_adaptation
 from mmext.utils.io import atomic_write, write_json
+from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
 
 
-def parse_args() -> argparse.Namespace:
+def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description='Run adaptation configs and compare them in one table')
     parser.add_argument('configs', nargs='+', help='adaptation configs')
@@ -37,7 +38,9 @@ def parse_args() -> argparse.Namespace:
         help='also write contact_sheet.png from one frame of every domain: '
         'what was seen, the truth and every prediction')
     add_run_arguments(parser, 'work_dirs/compare')
-    return parser.parse_args()
+    args = parser.parse_args(argv)
+    check_seeds(parser, args.seeds)
+    return args
 
 
 def check_configs(configs: List[str], options: dict) -> None:
@@ -49,15 +52,21 @@ def check_configs(configs: List[str], options: dict) -> None:
 
     Raises:
         UserError: If one does not exist, cannot be read, does not fit the
-            options, or does not adapt.
+            options, does not adapt, or lacks its source or data.
     """
+    stems = [Path(config).stem for config in configs]
+    if len(set(stems)) < len(stems):
+        raise UserError('Two configs have the same file name, which names '
+                        'the folders of their runs. Rename one.')
     for config in configs:
+        check_options(config, options)
         cfg = load_config(config)
         merge_options(cfg, options)
         if not is_adaptation(cfg):
             raise UserError(
                 f'{config} does not adapt: its train_cfg.type is not '
                 "'mmext.TestTimeAdaptLoop'. Train it with tools/train.py.")
+        preflight(cfg, 'adapt')
 
 
 def run_one(config: str, seed: int, path: Path, options: dict) -> dict:

@@ -6,16 +6,16 @@ from typing import Any, Dict, List, Tuple
 
 import cv2
 import numpy as np
-from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from mmengine.utils import import_modules_from_strings
 
 from mmext.engine.hooks.depth_visualization_hook import input_picture
 from mmext.engine.loops.adaptation_report import prediction_path
+from mmext.engine.loops.stream_loader import stream_dataloader
 from mmext.models.depth.depth_task import PNG_SCALE
 from mmext.registry import DATASETS
 from mmext.spike import preview, read_depth_png
 from mmext.spike.preview import with_title
+from mmext.utils.config_io import load_config, merge_options
 from mmext.utils.user_error import MissingFileError
 from mmext.visualization import colour_depth
 
@@ -99,11 +99,10 @@ def write_contact_sheet(config: str,
     Raises:
         MissingFileError: If a prediction is not there.
     """
-    cfg = Config.fromfile(config)
-    cfg.merge_from_dict(options)
-    import_modules_from_strings(['mmext'])
+    cfg = load_config(config)
+    merge_options(cfg, options)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    stream = DATASETS.build(cfg.train_dataloader.dataset)
+    stream = DATASETS.build(stream_dataloader(cfg.train_dataloader)['dataset'])
     limits = {
         key: value
         for key, value in (cfg.get('visualizer') or {}).items()

@@ -111,7 +111,12 @@ def setting(run: Path, key: str) -> Any:
                                'from. tools/train.py writes it there.')
     value: Any = Config.fromfile(str(configs[0]))
     for part in key.split('.'):
-        value = value.get(part) if hasattr(value, 'get') else None
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(
+                f'{configs[0]} has no {key}, so that the run took the '
+                'default, whose value no config says. Set it in every config '
+                'that is plotted.')
+        value = value[part]
     return value
 
 

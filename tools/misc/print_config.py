@@ -37,6 +37,7 @@ def main(argv=None) -> None:
     text = cfg.pretty_text if args.key is None else part(cfg, args.key)
     sys.stdout.write(text.rstrip('\n') + '\n')
     if args.out:
+        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
         Path(args.out).write_text(text, encoding='utf-8')
 
 

@@ -45,10 +45,13 @@ def pack(checkpoint: dict, half: bool) -> dict:
         dict: Names and tensors.
 
     Raises:
-        ValueError: If a value does not fit into float16.
+        ValueError: If a value is no tensor or does not fit into float16.
     """
     out = {}
     for key, value in checkpoint.get('state_dict', checkpoint).items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f'{key} is {type(value).__name__}, but a state '
+                             'dict of tensors is expected')
         value = value.detach().cpu().contiguous()
         if half and value.is_floating_point():
             value = value.half()

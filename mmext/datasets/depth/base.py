@@ -10,6 +10,7 @@ from mmengine.logging import print_log
 
 from mmext.spike import open_spikes
 from mmext.spike.sources import natural_key
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from ..data_help import (DataHelp, UnreadableSampleError, missing_data_error,
                          unreadable_sample_error)
@@ -105,8 +106,7 @@ class BaseDepthDataset(BaseDataset):
                  max_bad_samples: int = 20,
                  data_prefix: Optional[dict] = None,
                  **kwargs) -> None:
-        self.modalities = (modalities, ) if isinstance(modalities, str) \
-            else tuple(modalities)
+        self.modalities = as_tuple(modalities)
         unknown = [one for one in self.modalities if one not in KEYS]
         if unknown or not self.modalities:
             raise ConfigError("Expected modalities to be some of 'rgb', "

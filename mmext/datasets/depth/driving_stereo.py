@@ -3,6 +3,7 @@
 from typing import List, Optional, Sequence
 
 from mmext.registry import DATASETS, register_depth
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help
 
@@ -53,7 +54,8 @@ data/drivingstereo/                          (data_root)
                  split: str = 'train',
                  drives: Optional[Sequence[str]] = None,
                  **kwargs) -> None:
-        self.drives = self.pick(split) if drives is None else drives
+        self.drives = self.pick(split) if drives is None else \
+            as_tuple(drives)
         super().__init__(**kwargs)
 
     def list_samples(self) -> List[dict]:

@@ -4,6 +4,7 @@ import os.path as osp
 from typing import List, Optional, Sequence
 
 from mmext.registry import DATASETS, register_depth
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import BadFileError
 from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help
 
@@ -129,7 +130,8 @@ class PartialKITTIDataset(_KITTI):
                  drives: Optional[Sequence[str]] = None,
                  camera: str = 'image_02',
                  **kwargs) -> None:
-        self.drives = self.pick(split) if drives is None else drives
+        self.drives = self.pick(split) if drives is None else \
+            as_tuple(drives)
         self.camera = camera
         super().__init__(**kwargs)
 

@@ -2,16 +2,19 @@
 """Street scenes with spikes and metric depth, drawn when asked for."""
 import hashlib
 import json
+import logging
 import os.path as osp
 import zipfile
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import numpy as np
 from mmcv.transforms import BaseTransform
+from mmengine.logging import print_log
 
 from mmext.registry import DATASETS, TRANSFORMS, register_depth
 from mmext.spike import (SpikeCamera, grey, light_from_frames,
                          streetworld_frames)
+from mmext.utils.arguments import as_tuple
 from mmext.utils.io import atomic_file
 from mmext.utils.user_error import ConfigError
 from ..data_help import DataHelp
@@ -21,8 +24,9 @@ from .base import BaseDepthDataset
 
 _KEYS = ('img', 'spike', 'gt_depth_map')
 # Raised when the same settings give other samples: old caches are left.
-# Those with a gamma had other spikes with some presets before.
-_FORMAT, _GAMMA_FORMAT = 1, 2
+# Those with a gamma had other spikes with some presets before, and cameras
+# that start from 0 fired late where light just reaches the threshold.
+_FORMAT, _GAMMA_FORMAT, _START_FORMAT = 1, 2, 3
 
 
 def make_camera(options: Dict[str, Any], seed=0) -> SpikeCamera:
@@ -75,7 +79,8 @@ class RenderStreetWorldSpikes(BaseTransform):
     """
 
     def __init__(self, keys: Sequence[str] = _KEYS) -> None:
-        self.keys = (keys, ) if isinstance(keys, str) else tuple(keys)
+        self.keys = as_tuple(keys)
+        self._told = False
         if not self.keys or any(key not in _KEYS for key in self.keys):
             raise ConfigError(f'Expected keys to be some of {_KEYS}, but got '
                               f'{keys}.')
@@ -144,6 +149,9 @@ class RenderStreetWorldSpikes(BaseTransform):
                 camera: Dict[str, Any]) -> Dict[str, np.ndarray]:
         """Read the sample, or draw and keep it."""
         number = _FORMAT if camera['gamma'] is None else _GAMMA_FORMAT
+        device = make_camera(camera['options'])
+        if device.precision == 'fixed' and str(device.start) != 'random':
+            number = _START_FORMAT
         text = json.dumps([number, item, camera], sort_keys=True, default=str)
         name = hashlib.sha256(text.encode()).hexdigest()[:24]
         path = osp.join(folder, f'{name}.npz')
@@ -158,12 +166,21 @@ class RenderStreetWorldSpikes(BaseTransform):
             pass
         arrays = self.draw(item, camera)
         kept = {key: arrays[key] for key in ('img', 'gt_depth_map')}
-        with atomic_file(path) as file:
-            np.savez(
-                file,
-                bits=np.packbits(arrays['spike']),
-                shape=arrays['spike'].shape,
-                **kept)
+        try:
+            with atomic_file(path) as file:
+                np.savez(
+                    file,
+                    bits=np.packbits(arrays['spike']),
+                    shape=arrays['spike'].shape,
+                    **kept)
+        except OSError as error:  # read-only, or full: not the sample's fault
+            if not self._told:
+                self._told = True
+                print_log(
+                    f'Nothing is kept in cache_dir={folder!r}, every sample '
+                    f'is drawn anew: {error}',
+                    logger='current',
+                    level=logging.WARNING)
         return arrays
 
     def __repr__(self) -> str:

@@ -4,6 +4,7 @@ import os.path as osp
 from typing import List, Optional, Sequence
 
 from mmext.registry import DATASETS, register_depth
+from mmext.utils.arguments import as_tuple
 from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help, stem
 
 _SOURCE = """
@@ -21,8 +22,9 @@ class _SceneDataset(BaseDepthDataset):
                  scenes: Optional[Sequence[str]] = None,
                  variants: Sequence[str] = ('clone', ),
                  **kwargs) -> None:
-        self.scenes = self.pick(split) if scenes is None else scenes
-        self.variants = variants
+        self.scenes = self.pick(split) if scenes is None else \
+            as_tuple(scenes)
+        self.variants = as_tuple(variants)
         super().__init__(**kwargs)
 
 
@@ -64,7 +66,7 @@ data/vkitti2/                                (data_root)
                  *args,
                  cameras: Sequence[str] = ('Camera_0', ),
                  **kwargs) -> None:
-        self.cameras = cameras
+        self.cameras = as_tuple(cameras)
         super().__init__(*args, **kwargs)
 
     def list_samples(self) -> List[dict]:

@@ -7,6 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 
 from mmext.registry import HOOKS
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .checkpoint_match_hook import check_source, given_weights
 
@@ -32,7 +33,7 @@ class AdaptationStateHook(Hook):
     def __init__(self, loop, prompt: str, ignore: Sequence[str] = ()) -> None:
         self.loop = loop
         self.prompt = f'{prompt}.'
-        self.ignore = tuple(ignore)
+        self.ignore = as_tuple(ignore)
         self.state: Optional[dict] = None
         self.loaded = False
 

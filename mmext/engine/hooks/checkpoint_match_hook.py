@@ -9,6 +9,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from mmext.registry import HOOKS
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 
 
@@ -98,7 +99,7 @@ class CheckpointMatchHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, ignore: Sequence[str] = ('^auxiliary_head', )) -> None:
-        self.ignore = tuple(ignore)
+        self.ignore = as_tuple(ignore)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare keys, shapes and values, before they are copied."""

@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from typing import Dict, Iterator, Optional
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
@@ -107,6 +107,19 @@ class MeanTeacherHook(Hook):
             yield
         finally:
             self._exchange(runner)
+
+    def before_run(self, runner: Runner) -> None:
+        """Refuse a second owner of ``ema_state_dict``.
+
+        Raises:
+            ConfigError: If there is an ``EMAHook``, which would put its
+                average where the student belongs.
+        """
+        if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+            raise ConfigError(
+                f'{type(self).__name__} and EMAHook both keep an average of '
+                'the model in checkpoints, and a resumed run would go on '
+                'with the wrong one. Take EMAHook out of custom_hooks.')
 
     def before_train(self, runner: Runner) -> None:
         """Copy the student, or restore the resumed teacher."""

@@ -52,11 +52,12 @@ def stream_dataloader(
     sampler = cfg.get('sampler') or {}
     if sampler.get('type') not in ('mmext.StreamSampler', 'StreamSampler',
                                    StreamSampler):
-        print_log(
-            f'The sampler {sampler.get("type")} is replaced by '
-            'mmext.StreamSampler: adaptation follows the stream in order.',
-            logger='current',
-            level=logging.WARNING)
+        if sampler:
+            print_log(
+                f'The sampler {sampler.get("type")} is replaced by '
+                'mmext.StreamSampler: adaptation follows the stream in order.',
+                logger='current',
+                level=logging.WARNING)
         cfg['sampler'] = dict(type='mmext.StreamSampler')
     dataset = cfg['dataset']
     if isinstance(dataset, dict):

@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from mmext.registry import LOOPS, TASK_UTILS
+from mmext.utils.arguments import as_tuple
 from mmext.utils.dependency import require
 from mmext.utils.io import atomic_save, safe_load, tensors_digest
 from mmext.utils.user_error import ConfigError, MissingFileError
@@ -96,7 +97,7 @@ class TestTimeAdaptLoop(BaseLoop):
         super().__init__(runner, stream_dataloader(dataloader))
         self.reset = reset
         self.autocast = autocast
-        self.source_ignore = tuple(source_ignore)
+        self.source_ignore = as_tuple(source_ignore)
         self.save_predictions = save_predictions
         self.allow_random_source = allow_random_source
         self.stream = self.dataloader.dataset
@@ -239,6 +240,11 @@ class TestTimeAdaptLoop(BaseLoop):
                 'Adaptation starts from a trained source model, but '
                 '`load_from` is not set. Set load_from to the checkpoint of '
                 '`model`.')
+        count = getattr(self.runner.optim_wrapper, '_accumulative_counts', 1)
+        if count != 1:
+            raise ConfigError(
+                'Adaptation takes a step after every frame, but '
+                f'optim_wrapper.accumulative_counts is {count}. Take it out.')
         teacher = self.teacher_hook.teacher if self.teacher_hook else None
         if state is not None:
             self._load_prompts(state['prompts'], teacher)

@@ -169,6 +169,6 @@ def check_backbone(model: Any,
         raise error(
             'The frozen weights are not those the adapter was trained on, '
             'though names and shapes agree; nothing was loaded. Load the '
-            'same pretrained checkpoint, in the same precision, or pass '
-            'check=False (--no-check of a tool) if you know that they are '
-            'equivalent.')
+            'same pretrained checkpoint (--backbone of a tool), in the same '
+            'precision, or pass check=False (--no-check of a tool) if you '
+            'know that they are equivalent.')

@@ -127,6 +127,11 @@ class Plan:
                  adapter: dict,
                  split: Dict[str, Any],
                  targets: Optional[Sequence[dict]] = None) -> None:
+        if not isinstance(adapter, dict):
+            raise ConfigError(
+                'adapter is a dict of a type and its options, such as '
+                f"dict(type='AdaptFormer', bottleneck=64), but got "
+                f'{adapter!r}.')
         options = dict(adapter)
         self.type = options.pop('type', None)
         if self.type not in ADAPTER_TYPES:

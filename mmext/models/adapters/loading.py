@@ -5,6 +5,7 @@ from typing import Any, List
 import torch
 import torch.nn as nn
 
+from mmext.utils.user_error import ConfigError
 from .lifecycle import TASKS
 from .slots import SLOT, slots
 from .split_linear import SplitLinear
@@ -24,7 +25,7 @@ def check_adapter_state(model: nn.Module, state_dict: dict, prefix: str, *args:
         prefix (str): Prefix of the model's keys in it.
 
     Raises:
-        ValueError: With the list of what does not fit.
+        ConfigError: With the list of what does not fit.
     """
     own = model.state_dict(prefix=prefix, keep_vars=True)
     inside = tuple(f'{prefix}{path}.{SLOT}.' for path, _ in slots(model))
@@ -57,7 +58,7 @@ def check_adapter_state(model: nn.Module, state_dict: dict, prefix: str, *args:
         shown = problems[:12]
         if len(problems) > 12:
             shown.append(f'... and {len(problems) - 12} more')
-        raise ValueError(
+        raise ConfigError(
             'The adapters to be loaded do not fit this model; nothing was '
             'loaded.\n  ' + '\n  '.join(shown) + '\nUse the options of the '
             'model that wrote them (adapter, num_modules, split, split_bias, '

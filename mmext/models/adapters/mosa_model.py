@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmext.registry import MODELS
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .blocks import find_host
 from .draws import AdapterDraws
@@ -84,9 +85,9 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
         targets (Sequence[dict], optional): Which blocks, each a
             ``dict(pattern=..., **overrides)`` with a class name, a regular
             expression or a suffix. Defaults to None, every block.
-        train_head (bool | Sequence[str]): Keep the host's heads trainable;
-            or regular expressions of parameter names to keep trainable.
-            Defaults to True.
+        train_head (bool | str | Sequence[str]): Keep the host's heads
+            trainable; or one or more regular expressions of parameter names
+            to keep trainable. Defaults to True.
         frozen_backbone_eval (bool): Keep the frozen backbone in eval mode
             in training, without dropout and stochastic depth; adapters stay
             in training mode. Defaults to False, as published.
@@ -118,7 +119,7 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
                  batch_passes: bool = True,
                  loss: Optional[dict] = None,
                  targets: Optional[Sequence[dict]] = None,
-                 train_head: Union[bool, Sequence[str]] = True,
+                 train_head: Union[bool, str, Sequence[str]] = True,
                  frozen_backbone_eval: bool = False,
                  seed: int = 0,
                  data_preprocessor: Optional[dict] = None) -> None:
@@ -136,7 +137,8 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
         self.num_passes = num_passes
         self.batch_passes = batch_passes
         self.loss_cfg = dict(_LOSS, **(loss or {}))
-        self.train_head = train_head
+        self.train_head = train_head if isinstance(train_head, bool) \
+            else as_tuple(train_head)
         self.frozen_backbone_eval = frozen_backbone_eval
         self.seed = seed
         self.split_cfg = dict(

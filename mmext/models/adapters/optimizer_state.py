@@ -5,6 +5,8 @@ from typing import Any, Dict, Mapping, Tuple
 import torch
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
+
 OPTIMIZER = 'mosa_optimizer.'
 
 
@@ -57,7 +59,7 @@ def load_optimizer_state(model: Any, optimizer: Any,
         config (dict): ``numbers`` and ``groups``.
 
     Raises:
-        ValueError: If the groups differ or a parameter is unknown; the
+        ConfigError: If the groups differ or a parameter is unknown; the
             optimizer is then as it was.
     """
     optimizer = _optimizer_of(optimizer)
@@ -93,7 +95,7 @@ def load_optimizer_state(model: Any, optimizer: Any,
 
 def check_optimizer(model: Any, optimizer: Any, tensors: Mapping[str, Tensor],
                     config: dict) -> None:
-    """Raise ValueError unless the state fits the optimizer."""
+    """Raise ConfigError unless the state fits the optimizer."""
     optimizer = _optimizer_of(optimizer)
     inside = {
         id(p)
@@ -106,7 +108,7 @@ def check_optimizer(model: Any, optimizer: Any, tensors: Mapping[str, Tensor],
         name for name in names
         if name not in parameters or id(parameters[name]) not in inside)
     if unknown or len(optimizer.param_groups) != len(config['groups']):
-        raise ValueError(
+        raise ConfigError(
             'The optimizer state is of another optimizer: '
             f'{len(config["groups"])} groups in the file, '
             f'{len(optimizer.param_groups)} here; parameters that are not '

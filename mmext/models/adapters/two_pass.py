@@ -5,6 +5,7 @@ from typing import Any, List
 import torch
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .functional import deep_alignment, symmetric_kl
 from .injection import find_blocks
 from .passes import OutputTap, chunk, on_backward
@@ -43,7 +44,7 @@ class TwoPassLoss:
         if self.num_passes == 1:
             return self.module.loss(inputs, data_samples)
         if self.host is None:
-            raise TypeError(
+            raise ConfigError(
                 f'Two passes need a host whose loss mmext can take apart, '
                 f'but {type(self.module).__name__} is not one. Wrap an '
                 'ImageClassifier (mmpretrain) or an EncoderDecoder (mmseg), '

@@ -10,6 +10,7 @@ from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
 from mmpretrain.models.utils import MultiheadAttention
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from ..adapters import (AdaptedBlock, Host, ReadsInput, register_adapted,
                         register_host)
 
@@ -56,13 +57,13 @@ class ImageClassifierHost(Host):
         """Class scores, shape (B, C).
 
         Raises:
-            TypeError: If the head does not compute its loss from scores.
+            ConfigError: If the head does not compute its loss from scores.
         """
         # Others, such as ArcFace, add to the scores what the labels ask for.
         plain = (ClsHead.loss, MultiLabelClsHead.loss)
         if getattr(type(model.head), 'loss', None) not in plain or \
                 type(model).loss is not ImageClassifier.loss:
-            raise TypeError(
+            raise ConfigError(
                 'Two passes need the loss of ImageClassifier and a head that '
                 'computes its own from class scores alone (a ClsHead), but '
                 f'{type(model).__name__} or its head, a '

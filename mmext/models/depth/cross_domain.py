@@ -10,6 +10,7 @@ from mmext.models.distillers import (DomainAdversarialLoss, FeatureTap,
                                      garg_mask, pseudo_label_mask, range_mask)
 from mmext.models.distillers.selection import check_threshold
 from mmext.registry import MODELS, register_depth
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .stage_wrapper import StageWrapper, channels_of, take_options
 
@@ -115,10 +116,11 @@ class CrossDomainAdapter(StageWrapper):
                  data_preprocessor: Optional[dict] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__('model', model, data_preprocessor, 'target', init_cfg)
+        losses = as_tuple(losses)
         if not losses or not set(losses) <= set(_LOSSES):
             raise ConfigError(f'Expected losses to be some of {_LOSSES}, but '
-                              f'got {tuple(losses)}.')
-        self.losses = tuple(losses)
+                              f'got {losses}.')
+        self.losses = losses
         self.warmup_iters = max(0, warmup_iters - bool(warmup_off_by_one))
         self.warmup_weight = warmup_weight
         #: Optimiser steps that were made; DistillHook keeps it.

@@ -213,8 +213,8 @@ class CrossModalityDistiller(StageWrapper):
             with torch.no_grad():
                 taught, certainty = self._teach(inputs['rgb'], used)
         for options in used:
-            theirs = taught[options['teacher_path']]
-            mine = tap[options['path']]
+            theirs = _feature(taught, options['teacher_path'])
+            mine = _feature(tap, options['path'])
             weight = self._weight(options)
             if options is self.ckd:
                 losses['loss_ckd'] = weight * self.coarse_loss(
@@ -247,3 +247,13 @@ class CrossModalityDistiller(StageWrapper):
                             **options)
         return self.fine_loss(theirs, mine, mask), \
             dict(fkd_ratio=mask.float().mean())
+
+
+def _feature(tap: FeatureTap, path: str) -> Tensor:
+    found = tap[path]
+    if not isinstance(found, Tensor):
+        raise ConfigError(
+            f'Features are one tensor, but the module {path!r} returned a '
+            f'{type(found).__name__}. Give the path of a module inside it '
+            'that returns one.')
+    return found

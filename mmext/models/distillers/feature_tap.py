@@ -6,6 +6,7 @@ from typing import Any, Dict, List, Optional, Sequence
 from mmengine.model import is_model_wrapper
 from torch import nn
 
+from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 
 
@@ -45,7 +46,7 @@ class FeatureTap:
                  stop: bool = False) -> None:
         if is_model_wrapper(model):
             model = model.module
-        self.model, self.paths, self.stop = model, tuple(paths), stop
+        self.model, self.paths, self.stop = model, as_tuple(paths), stop
         self.modules = {path: find_module(model, path) for path in self.paths}
         self.features: Dict[str, Any] = {}
         self._handles: List[Any] = []

@@ -8,6 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.arguments import as_tuple
 from mmext.utils.dependency import has, require
 from mmext.utils.user_error import ConfigError
 from .boxes import Numbers, per_channel
@@ -94,7 +95,7 @@ def _ascend(forward: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor],
 
 def _checked(forward: Callable, loss: Union[str, Sequence[str]], steps: int,
              restarts: int, keep: str) -> Tuple[str, ...]:
-    losses = (loss, ) if isinstance(loss, str) else tuple(loss)
+    losses = as_tuple(loss)
     unknown = [name for name in losses if name not in LOSSES]
     if unknown or not losses:
         raise ConfigError("loss is 'margin', 'ce' or a list of them, but got "

@@ -10,6 +10,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.utils import add_prefix
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from ..adapters import (AdaptedBlock, AdaptedSwinBlock, Host, ReadsInput,
                         register_adapted, register_host)
 
@@ -92,22 +93,22 @@ class EncoderDecoderHost(Host):
         """Logits of the decode head, shape (B, C, h, w).
 
         Raises:
-            TypeError: If segmentor or head has a loss of its own, or the
+            ConfigError: If segmentor or head has a loss of its own, or the
                 head does not return logits as one tensor.
         """
         if isinstance(model.decode_head, nn.ModuleList):
-            raise TypeError('Two passes need a single decode head, but the '
-                            'segmentor is a cascade. Set num_passes=1.')
+            raise ConfigError('Two passes need a single decode head, but the '
+                              'segmentor is a cascade. Set num_passes=1.')
         if type(model).loss is not EncoderDecoder.loss or \
                 type(model.decode_head).loss is not BaseDecodeHead.loss:
-            raise TypeError(
+            raise ConfigError(
                 'Two passes need the losses of EncoderDecoder and '
                 f'BaseDecodeHead, but {type(model).__name__} or its head, a '
                 f'{type(model.decode_head).__name__}, has a loss of its own. '
                 'Set num_passes=1.')
         logits = model.decode_head(feats)
         if not isinstance(logits, Tensor):
-            raise TypeError(
+            raise ConfigError(
                 'Two passes need a decode head that returns logits of shape '
                 f'(N, C, h, w), but {type(model.decode_head).__name__} '
                 f'returned {type(logits).__name__}. Set num_passes=1.')

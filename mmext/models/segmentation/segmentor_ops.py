@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mmext.models.uncertainty import mc_dropout_passes
 from mmext.utils.random import RandomSource
+from mmext.utils.user_error import ConfigError
 from .frame import View
 
 PromptFn = Callable[[View], Tensor]
@@ -23,7 +24,7 @@ def decode(model: nn.Module, feats: Any) -> Tensor:
         feats (Any): Features from ``extract_feat``.
 
     Raises:
-        TypeError: If the head does not return logits as a tensor.
+        ConfigError: If the head does not return logits as a tensor.
     """
     heads = model.decode_head
     if isinstance(heads, nn.ModuleList):
@@ -35,7 +36,7 @@ def decode(model: nn.Module, feats: Any) -> Tensor:
     if isinstance(out, (list, tuple)):
         out = out[-1]
     if not isinstance(out, Tensor) or out.dim() != 4:
-        raise TypeError(
+        raise ConfigError(
             f'Adaptation needs a decode head whose forward returns logits of '
             f'shape (N, C, h, w), but {type(heads).__name__} returned '
             f'{type(out).__name__}. Heads that predict sets of masks are not '

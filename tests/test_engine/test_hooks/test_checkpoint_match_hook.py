@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from mmext.engine.hooks import CheckpointMatchHook
 from mmext.engine.hooks.checkpoint_match_hook import check_source
 from mmext.utils.user_error import ConfigError
 
@@ -22,3 +23,9 @@ def test_a_setting_is_named_where_it_helps_only(setting):
         assert ('left over' in str(caught.value)) == named
         assert str(caught.value).endswith('.')
     check_source(own, given, lambda key: False, ('^c', ), 'x.pth', setting)
+
+
+def test_a_text_is_one_pattern():
+    """Not one of each letter, of which ``^`` fits every key."""
+    assert CheckpointMatchHook(ignore='^neck').ignore == ('^neck', )
+    assert CheckpointMatchHook(ignore=['a', 'b']).ignore == ('a', 'b')

@@ -192,6 +192,14 @@ def test_batch_size(tmp_path):
         run(cfg)
 
 
+def test_accumulated_steps(tmp_path):
+    """Every frame takes its step, so that none is collected."""
+    cfg = adaptation_config(tmp_path, SVDP, source_ignore='^neck')
+    cfg.optim_wrapper.accumulative_counts = 4
+    with pytest.raises(ValueError, match='accumulative_counts is 4'):
+        run(cfg)
+
+
 def test_unknown_reset(tmp_path):
     """A reset that does not exist is refused."""
     with pytest.raises(ValueError, match="'never', 'domain' or 'round'"):

@@ -10,6 +10,7 @@ pytest.importorskip('mmpretrain')
 
 from mmext.models.adapters import MaskedLinear, detach, slots  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
+from mmext.utils.user_error import ConfigError  # noqa: E402
 from ...tiny_classifiers import (adaptformer, batch, build, move,  # noqa: E402
                                  swin, total_loss, vit)
 
@@ -271,6 +272,11 @@ def test_head_and_other_names():
     assert not any('head' in n for n in trainable(build(train_head=False)))
     names = trainable(build(train_head=['^head', 'cls_token']))
     assert 'backbone.cls_token' in names and 'head.fc.weight' in names
+    # a text is one pattern, not one of each letter
+    assert trainable(build(train_head='^head')) == \
+        trainable(build(train_head=['^head']))
+    with pytest.raises(ConfigError, match='bottleneck=64'):
+        build(adapter='AdaptFormer')
 
 
 def test_learnable_scale():

@@ -14,6 +14,7 @@ from mmengine.optim import OptimWrapper  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmext.models.adapters.functional import module_masks  # noqa: E402
+from mmext.utils.user_error import ConfigError  # noqa: E402
 from ...tiny_classifiers import (adaptformer, batch, build, swin,  # noqa: E402
                                  total_loss, vit)
 
@@ -183,7 +184,7 @@ def test_losses_of_their_own():
     arc = vit()
     arc['head'] = dict(type='ArcFaceClsHead', num_classes=5, in_channels=16)
     x, samples = batch(build(arc))
-    with pytest.raises(TypeError, match='Set num_passes=1'):
+    with pytest.raises(ConfigError, match='Set num_passes=1'):
         total_loss(build(arc), x, samples)
     assert total_loss(build(arc, num_passes=1), x, samples) > 0
     labels = vit()

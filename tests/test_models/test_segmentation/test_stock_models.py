@@ -138,5 +138,5 @@ def test_head_without_logits():
     optim = start(method, model, base=BASE)
     method.pseudo_label = lambda frame, index: (torch.zeros(
         ORI, dtype=torch.long), {})
-    with pytest.raises(TypeError, match='logits'):
+    with pytest.raises(ConfigError, match='logits'):
         method.step(make_frame(base=BASE, ori=ORI), optim)
