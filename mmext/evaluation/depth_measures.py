@@ -5,7 +5,7 @@ from typing import Dict, Optional, Tuple
 import numpy as np
 from scipy.stats import rankdata
 
-from mmext.utils.user_error import ConfigError
+from mmext.utils.depth_crops import crop_box
 
 #: In this order the sums of one image are kept; all over its valid pixels.
 SUMS = ('n', 'abs_rel', 'sq_rel', 'square', 'square_log', 'log', 'log10', 'd1',
@@ -14,21 +14,13 @@ MEASURES = ('abs_rel', 'sq_rel', 'rmse', 'rmse_log', 'log10', 'silog', 'd1',
             'd2', 'd3', 'val_sig')
 UNCERTAINTY_MEASURES = ('ause', 'aurg', 'unc_corr')
 ALIGNMENTS = (None, 'median', 'scale_shift', 'scale_shift_inverse')
-CROPS = ('garg', 'eigen', 'nyu', None)
-# Shares of height and width: top, bottom, left, right. Garg's are those of
-# mmext.models.distillers.losses.
-_EIGEN = (0.3324324, 0.91351351, 0.0359477, 0.96405229)
-# Of 480 x 640 pixels.
-_NYU = (45, 471, 41, 601)
 
 
 def crop_mask(crop: Optional[str], height: int, width: int) -> np.ndarray:
     """The rectangle that is scored.
 
     Args:
-        crop (str, optional): 'garg' (Garg et al., for KITTI), 'eigen' (Eigen
-            et al., for KITTI), 'nyu' (rows 45 to 471 and columns 41 to 601 of
-            480 x 640 pixels) or None.
+        crop (str, optional): Of :func:`~mmext.utils.depth_crops.crop_box`.
         height (int): Rows of the image.
         width (int): Columns.
 
@@ -38,22 +30,7 @@ def crop_mask(crop: Optional[str], height: int, width: int) -> np.ndarray:
     Raises:
         ConfigError: If the crop is unknown or does not fit the image.
     """
-    if crop is None:
-        return np.ones((height, width), bool)
-    if crop == 'garg':
-        from mmext.models.distillers.losses import garg_mask
-        return garg_mask(height, width).numpy()
-    if crop == 'nyu':
-        if (height, width) != (480, 640):
-            raise ConfigError(
-                "crop='nyu' is for images of 480 x 640 pixels, but got "
-                f"{height} x {width}. Use 'garg', 'eigen' or None.")
-        top, bottom, left, right = _NYU
-    elif crop == 'eigen':
-        top, bottom = (int(part * height) for part in _EIGEN[:2])
-        left, right = (int(part * width) for part in _EIGEN[2:])
-    else:
-        raise ConfigError(f'Expected a crop of {CROPS}, but got {crop!r}.')
+    top, bottom, left, right = crop_box(crop, height, width)
     mask = np.zeros((height, width), bool)
     mask[top:bottom, left:right] = True
     return mask

@@ -11,10 +11,12 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmext.registry import METRICS, register_depth
+from mmext.utils.arguments import as_tuple
+from mmext.utils.depth_crops import check_crop
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError
-from .depth_measures import (ALIGNMENTS, CROPS, MEASURES, UNCERTAINTY_MEASURES,
-                             align, crop_mask, depth_sums, measures,
+from .depth_measures import (ALIGNMENTS, MEASURES, UNCERTAINTY_MEASURES, align,
+                             crop_mask, depth_sums, measures,
                              uncertainty_measures)
 from .sample_fields import get_field, sample_name
 
@@ -28,7 +30,8 @@ class DepthMetric(BaseMetric):
     the lower one). The formulas are in
     :func:`~mmext.evaluation.depth_measures.measures`. The authors of BiCross
     take the mean over images of each image's value (``average='image'``).
-    An image without a pixel to score is left out and counted.
+    An image without a pixel to score is left out and counted; where there
+    is no other, the metrics are NaN, which is never the best.
 
     For every image a few numbers are kept, not its pixels. The result does
     not depend on batch sizes or the number of processes.
@@ -56,7 +59,13 @@ class DepthMetric(BaseMetric):
         steps (int): Points of a sparsification curve. Defaults to 20.
         report_file (str, optional): JSON file for the results, those of each
             image and the mean curves. Defaults to None.
+        collect_device (str): 'cpu' or 'gpu', as every metric takes it. It
+            makes no difference: what is kept of an image is a few numbers,
+            which the processes exchange through their own back-end.
+            Defaults to 'cpu'.
         prefix (str, optional): Put before every name, with a '/'.
+            Defaults to None.
+        collect_dir (str, optional): As ``collect_device``.
             Defaults to None.
 
     Raises:
@@ -80,18 +89,20 @@ class DepthMetric(BaseMetric):
                  uncertainty: Optional[str] = 'abs_rel',
                  steps: int = 20,
                  report_file: Optional[str] = None,
-                 prefix: Optional[str] = None) -> None:
-        super().__init__(prefix=prefix)
-        for name, value, known in (('average', average, ('image', 'pixel')),
-                                   ('align', align, ALIGNMENTS), ('crop', crop,
-                                                                  CROPS),
-                                   ('uncertainty', uncertainty,
-                                    ('abs_rel', 'rmse', None))):
+                 collect_device: str = 'cpu',
+                 prefix: Optional[str] = None,
+                 collect_dir: Optional[str] = None) -> None:
+        super().__init__(collect_device, prefix, collect_dir)
+        check_crop(crop, 'crop of DepthMetric')
+        choices = dict(
+            average=(average, ('image', 'pixel')),
+            align=(align, ALIGNMENTS),
+            uncertainty=(uncertainty, ('abs_rel', 'rmse', None)))
+        for name, (value, known) in choices.items():
             if value not in known:
                 raise ConfigError(f'Expected {name} of DepthMetric to be one '
                                   f'of {known}, but got {value!r}.')
-        self.metrics = (metrics, ) if isinstance(metrics, str) \
-            else tuple(metrics)
+        self.metrics = as_tuple(metrics)
         unknown = [one for one in self.metrics if one not in MEASURES]
         if unknown:
             raise ConfigError(f'DepthMetric knows {", ".join(MEASURES)}, but '
@@ -227,8 +238,8 @@ class DepthMetric(BaseMetric):
             results (list[dict]): Of :meth:`score`.
 
         Returns:
-            dict[str, float]: See :meth:`evaluate`; no metrics if nothing
-            was scored.
+            dict[str, float]: See :meth:`evaluate`; NaN if nothing was
+            scored, so that hooks which ask for a metric find it.
         """
         scored = [one for one in results if one['state'] == 'scored']
         counts = dict(
@@ -236,7 +247,7 @@ class DepthMetric(BaseMetric):
             num_empty=sum(one['state'] == 'empty' for one in results))
         self._warn(results, counts)
         if not scored:
-            return counts
+            return dict(dict.fromkeys(self.metrics, float('nan')), **counts)
         every = [measures(one['sums']) for one in scored]
         if self.average == 'pixel':
             found = measures(np.sum([one['sums'] for one in scored], 0))

@@ -5,7 +5,11 @@ import json
 import numpy as np
 import pytest
 import torch
+from mmengine.model import BaseModel
+from mmengine.registry import METRICS
+from mmengine.runner import Runner
 from mmengine.structures import BaseDataElement, PixelData
+from torch import nn
 
 from mmext.evaluation import depth_metric
 from mmext.evaluation.depth_measures import (align, crop_mask, depth_sums,
@@ -13,6 +17,7 @@ from mmext.evaluation.depth_measures import (align, crop_mask, depth_sums,
                                              uncertainty_measures)
 from mmext.evaluation.depth_metric import DepthMetric
 from mmext.utils.user_error import ConfigError
+from tests.toy_runs import quick_runner
 
 pytestmark = pytest.mark.stack_subset
 SIZE = (40, 60)
@@ -58,6 +63,25 @@ def test_h34_perfect_and_scaled():
     assert found['rmse_log'] == pytest.approx(np.log(1.25))
     assert found['log10'] == pytest.approx(np.log10(1.25))
     assert found['silog'] == pytest.approx(0, abs=1e-5)
+
+
+def test_silog_is_kittis():
+    """100 sqrt(E[g^2] - E[g]^2) where g is 0.3 + 0.2 or 0.3 - 0.2."""
+    target = truth()
+    sign = np.where(np.arange(SIZE[0]) % 2, 1, -1)[:, None]
+    pred = target * np.exp(0.3 + 0.2 * sign)
+    found = evaluate([sample(pred, target)], crop=None, max_depth=200.)
+    assert found['silog'] == pytest.approx(20, rel=1e-5)
+    assert found['rmse_log'] == pytest.approx(np.sqrt(0.3**2 + 0.2**2))
+    assert found['val_sig'] == pytest.approx(
+        np.sqrt(0.2**2 + 0.15 * 0.3**2), rel=0.01)  # its offset of 0.1 m
+    # One of the two more often: the variance of a coin, not of its faces.
+    pred[:, :30] = target[:, :30] * np.exp(0.5)
+    share = (sign + np.zeros(SIZE))[:, 30:][target[:, 30:] > 0].mean()
+    p = 0.5 + (share + 1) / 4
+    found = evaluate([sample(pred, target)], crop=None, max_depth=200.)
+    assert found['silog'] == pytest.approx(
+        100 * 0.4 * np.sqrt(p * (1 - p)), rel=1e-5)
 
 
 def test_h34_outside_the_mask():
@@ -129,9 +153,11 @@ def truth_of(one):
     return one['gt_depth_map']['data'][0].numpy()
 
 
-def test_h36_empty_images(caplog):
+def test_h36_empty_images(monkeypatch):
     """Property H36: skipped and counted; nothing at all is no crash."""
-    target = truth()
+    said, target = [], truth()
+    monkeypatch.setattr(depth_metric, 'print_log',
+                        lambda text, **options: said.append(text))
     good = sample(target, target)
     empty = sample(target, np.zeros_like(target), img_path='night.png')
     far = sample(target, np.full_like(target, 655.35))
@@ -139,8 +165,60 @@ def test_h36_empty_images(caplog):
     found = evaluate([empty, good, far, unlabelled])
     assert found['num_images'] == 1 and found['num_empty'] == 2
     assert found['abs_rel'] == 0
-    assert evaluate([empty]) == dict(num_images=0, num_empty=1)
-    assert evaluate([]) == dict(num_images=0, num_empty=0)
+    for samples, count in (([empty, unlabelled], 1), ([], 0)):
+        found = evaluate(samples, metrics=('abs_rel', 'd1'))
+        assert list(found) == ['abs_rel', 'd1', 'num_images', 'num_empty']
+        assert np.isnan([found['abs_rel'], found['d1']]).all()
+        assert (found['num_images'], found['num_empty']) == (0, count)
+        assert 'nothing to score' in said[-1]
+
+
+class Guess(BaseModel):
+    """Predicts the depth of its weight everywhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.depth = nn.Parameter(torch.tensor(9.))
+
+    def forward(self, inputs, mode='tensor'):
+        if mode == 'loss':
+            return dict(loss=self.depth)
+        depth = self.depth.detach().expand(SIZE)
+        return [sample(depth, one) for one in inputs]
+
+
+def test_h36_a_run_that_scores_nothing_goes_on(tmp_path):
+    """Property H36: no best checkpoint, no crash of its hooks."""
+
+    def trained(folder, target):
+        loader = dict(
+            dataset=[dict(inputs=torch.as_tensor(target))],
+            sampler=dict(type='DefaultSampler', shuffle=False),
+            batch_size=1)
+        with quick_runner():
+            runner = Runner(
+                model=Guess(),
+                work_dir=str(folder),
+                train_dataloader=loader,
+                val_dataloader=loader,
+                train_cfg=dict(by_epoch=True, max_epochs=2),
+                val_cfg=dict(),
+                val_evaluator=dict(type='mmext.DepthMetric', prefix='target'),
+                optim_wrapper=dict(optimizer=dict(type='SGD', lr=1.)),
+                param_scheduler=dict(
+                    type='ReduceOnPlateauLR', monitor='target/abs_rel'),
+                default_hooks=dict(
+                    checkpoint=dict(
+                        type='CheckpointHook',
+                        save_best='target/abs_rel',
+                        rule='less')),
+                visualizer=dict(type='Visualizer', vis_backends=[], name='v'),
+                experiment_name=folder.name)
+            runner.train()
+        return list(folder.glob('best_target_abs_rel_*.pth'))
+
+    assert not trained(tmp_path / 'none', np.zeros(SIZE, np.float32))
+    assert trained(tmp_path / 'some', np.full(SIZE, 3., np.float32))
 
 
 def test_damaged_predictions_are_clamped():
@@ -153,10 +231,14 @@ def test_damaged_predictions_are_clamped():
 
 
 def test_crops():
-    assert crop_mask('garg', 352, 1216).sum() == (349 - 143) * (1172 - 43)
-    rows = np.nonzero(crop_mask('eigen', 375, 1242))[0]
-    assert (rows.min(), rows.max() + 1) == (124, 342)
-    assert crop_mask('nyu', 480, 640).sum() == 426 * 560
+    cases = [('garg', (352, 1216), (143, 349), (43, 1172)),
+             ('garg', (375, 1242), (153, 371), (44, 1197)),
+             ('eigen', (375, 1242), (124, 342), (44, 1197)),
+             ('nyu', (480, 640), (45, 471), (41, 601))]
+    for crop, size, rows, columns in cases:
+        expected = np.zeros(size, bool)
+        expected[slice(*rows), slice(*columns)] = True
+        np.testing.assert_array_equal(crop_mask(crop, *size), expected)
     assert crop_mask(None, 3, 4).all()
     with pytest.raises(ConfigError, match='480 x 640'):
         crop_mask('nyu', 250, 400)
@@ -215,7 +297,16 @@ def test_settings_are_checked():
                     dict(min_depth=0), dict(min_depth=2, max_depth=1)):
         with pytest.raises(ConfigError):
             DepthMetric(**options)
-    metric = DepthMetric(metrics='rmse', prefix='target', crop=None)
+    metric = METRICS.build(
+        dict(
+            type='mmext.DepthMetric',
+            metrics='rmse',
+            prefix='target',
+            crop=None,
+            collect_device='gpu'))
+    assert metric.collect_device == 'gpu'
+    with pytest.raises(ValueError, match='collect_device'):
+        DepthMetric(collect_device='gpu', collect_dir='folder')
     element = BaseDataElement()
     for field in ('pred_depth_map', 'gt_depth_map'):
         setattr(element, field, PixelData(data=torch.full((1, 4, 4), 3.)))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mmext.models.distillers import (DomainAdversarialLoss, FeatureTap,
-                                     garg_mask, pseudo_label_mask, range_mask)
+                                     depth_mask, pseudo_label_mask)
 from mmext.models.distillers.selection import check_threshold
 from mmext.registry import MODELS, register_depth
 from mmext.utils.arguments import as_tuple
@@ -256,7 +256,10 @@ class CrossDomainAdapter(StageWrapper):
             Tensor: Bool, of the same shape.
         """
         cfg = self.model.train_cfg
-        mask = range_mask(depth, cfg['min_depth'], cfg['max_depth'])
-        if cfg['crop'] == 'garg':
-            mask = mask & garg_mask(*depth.shape[2:], device=depth.device)
-        return mask
+        # On the network's grid, of whatever size.
+        return depth_mask(
+            depth,
+            cfg['min_depth'],
+            cfg['max_depth'],
+            cfg['crop'],
+            scale_nyu=True)

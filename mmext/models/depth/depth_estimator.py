@@ -10,9 +10,10 @@ from mmseg.models.segmentors import DepthEstimator
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from mmext.models.distillers import garg_mask, range_mask
+from mmext.models.distillers import depth_mask
 from mmext.models.uncertainty import mc_dropout_passes
 from mmext.registry import MODELS, register_depth
+from mmext.utils.depth_crops import check_crop
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
 from .dpt_depth_head import DPTDepthHead
@@ -62,9 +63,10 @@ class BiCrossDepthEstimator(DepthEstimator):
 
             - **min_depth** (float): In metres. Defaults to 1e-3.
             - **max_depth** (float): In metres. Defaults to 80.
-            - **crop** (str): 'garg', the rectangle of Garg et al. on the
-              ground truth's grid, or None. Defaults to 'garg', as the
-              authors train.
+            - **crop** (str): 'garg', 'eigen' or 'nyu', the rectangle of
+              :func:`~mmext.utils.depth_crops.crop_box` on the ground
+              truth's grid, or None. Defaults to 'garg', as the authors
+              train.
             - **clamp_first** (bool): Clamp depth to ``max_depth`` before
               resizing, too, so that saturated pixels (1e8 m) do not ring.
               Defaults to False.
@@ -144,9 +146,7 @@ class BiCrossDepthEstimator(DepthEstimator):
             raise ConfigError(f'Expected test_cfg.mode to be one of {modes}, '
                               f'but got {self.test_cfg.mode!r}.')
         cfg = self.train_cfg
-        if cfg.crop not in ('garg', None):
-            raise ConfigError("Expected train_cfg.crop to be 'garg' or None, "
-                              f'but got {cfg.crop!r}.')
+        check_crop(cfg.crop, 'train_cfg.crop')
         if not 0 < cfg.min_depth < cfg.max_depth:
             raise ConfigError(
                 'Expected 0 < train_cfg.min_depth < train_cfg.max_depth, but '
@@ -319,10 +319,7 @@ class BiCrossDepthEstimator(DepthEstimator):
     def target_mask(self, target: Tensor) -> Tensor:
         """Pixels that count in training, bool (B, 1, H, W)."""
         cfg = self.train_cfg
-        mask = range_mask(target, cfg.min_depth, cfg.max_depth)
-        if cfg.crop == 'garg':
-            mask = mask & garg_mask(*target.shape[2:], device=target.device)
-        return mask
+        return depth_mask(target, cfg.min_depth, cfg.max_depth, cfg.crop)
 
     # Prediction --------------------------------------------------------------
 

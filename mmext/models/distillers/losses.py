@@ -14,8 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Rows and columns that Garg et al. (arXiv 1603.04992) evaluate on KITTI.
-_GARG = (0.40810811, 0.99189189, 0.03594771, 0.96405229)
+from mmext.utils.depth_crops import crop_box
 
 
 def range_mask(depth: Tensor,
@@ -36,6 +35,34 @@ def range_mask(depth: Tensor,
     return (depth > min_depth) & far
 
 
+def depth_mask(depth: Tensor,
+               min_depth: float = 1e-3,
+               max_depth: Optional[float] = 80.,
+               crop: Optional[str] = 'garg',
+               scale_nyu: bool = False) -> Tensor:
+    """Where depth is in range and inside a crop.
+
+    Args:
+        depth (Tensor): In metres, (..., H, W).
+        min_depth (float): See :func:`range_mask`. Defaults to 1e-3.
+        max_depth (float, optional): See there. Defaults to 80.
+        crop (str, optional): 'garg', 'eigen', 'nyu' or None, see
+            :func:`~mmext.utils.depth_crops.crop_box`. Defaults to 'garg'.
+        scale_nyu (bool): See there. Defaults to False.
+
+    Returns:
+        Tensor: Bool, of the shape of ``depth``.
+
+    Raises:
+        ConfigError: If the crop is unknown or does not fit.
+    """
+    top, bottom, left, right = crop_box(crop, *depth.shape[-2:], scale_nyu)
+    inside = torch.zeros(
+        depth.shape[-2:], dtype=torch.bool, device=depth.device)
+    inside[top:bottom, left:right] = True
+    return range_mask(depth, min_depth, max_depth) & inside
+
+
 def garg_mask(height: int, width: int, device: Any = None) -> Tensor:
     """The rectangle of Garg et al. on a grid of any size.
 
@@ -47,11 +74,7 @@ def garg_mask(height: int, width: int, device: Any = None) -> Tensor:
     Returns:
         Tensor: Bool (height, width).
     """
-    mask = torch.zeros(height, width, dtype=torch.bool, device=device)
-    top, bottom = (int(part * height) for part in _GARG[:2])
-    left, right = (int(part * width) for part in _GARG[2:])
-    mask[top:bottom, left:right] = True
-    return mask
+    return depth_mask(torch.ones(height, width, device=device))
 
 
 def _float(x: Tensor) -> Tensor:

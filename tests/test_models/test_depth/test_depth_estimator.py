@@ -10,6 +10,7 @@ pytest.importorskip('timm')
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from mmext.evaluation.depth_measures import crop_mask
 from mmext.models.depth import resize_prediction
 from mmext.utils.user_error import ConfigError
 from tests.tiny_depth import (MODELS_DIR, NO_LOSS, depth_config, depth_model,
@@ -201,6 +202,43 @@ def test_shipped_losses():
     assert all(
         bool(p.grad.isfinite().all()) for p in model.parameters()
         if p.grad is not None)
+
+
+@pytest.mark.parametrize('crop,size', [('garg', (375, 1242)),
+                                       ('eigen', (375, 1242)),
+                                       ('nyu', (480, 640)), (None, (40, 70))])
+def test_training_crops_as_the_metric_does(crop, size):
+    model = depth_model(train_cfg=dict(crop=crop))
+    target = torch.full((2, 1, *size), 5.)
+    target[1, 0, 200:] = 0
+    expected = torch.from_numpy(crop_mask(crop, *size)) & (target > 0)
+    assert torch.equal(model.target_mask(target), expected)
+    if crop == 'nyu':
+        with pytest.raises(ConfigError, match='480 x 640'):
+            model.target_mask(target[..., 1:])
+
+
+@pytest.mark.parametrize('clamp_first', [False, True])
+def test_losses_of_saturated_depth(clamp_first):
+    """Bicubic resizing of 1e8 m beside 10 m rings, of 80 m hardly."""
+    model = depth_model(
+        train_cfg=dict(max_depth=80., crop=None, clamp_first=clamp_first))
+    seen = {}
+    model.decode_head.loss_depth = Recorder(seen, 'depth')
+    depth = torch.full((1, 1, 8, 8), 10., requires_grad=True)
+    with torch.no_grad():
+        depth[..., 4] = 1e8
+    losses = model.supervised_losses(depth, None, [depth_sample(20, 20)])
+    assert set(losses) == {'loss_depth'}
+    pred = seen['depth'][0]
+    if clamp_first:
+        assert 1 < float(pred.min()) and float(pred.max()) < 100
+    else:
+        assert float(pred.min()) == pytest.approx(1e-3)
+        assert float(pred.max()) > 5e7
+    losses['loss_depth'].backward()
+    assert bool(depth.grad[..., 4].any()) != clamp_first
+    assert bool(depth.grad[..., 0].all())
 
 
 def test_bad_settings_and_samples():

@@ -317,6 +317,20 @@ def test_h22_gradients_of_self_training():
     assert 0.4 < float(ratio) < 0.6 and float(found['scp_skipped']) == 0
 
 
+@pytest.mark.parametrize('crop,box', [('eigen', (124, 342, 44, 1197)),
+                                      ('garg', (153, 371, 44, 1197)),
+                                      ('nyu', (35, 368, 80, 1166)),
+                                      (None, (0, 375, 0, 1242))])
+def test_pseudo_labels_are_cropped_as_training_is(crop, box):
+    """NYU's rectangle, too, on the network's grid."""
+    model = adapter(
+        losses=('scp', ), model_options=dict(train_cfg=dict(crop=crop)))
+    found = model.candidates(torch.full((1, 1, 375, 1242), 9.))[0, 0]
+    top, bottom, left, right = box
+    assert found[top:bottom, left:right].all()
+    assert int(found.sum()) == (bottom - top) * (right - left)
+
+
 def test_strong_view_is_for_the_student_only():
     model = adapter(
         losses=('scp', ), strong_aug=dict(type='mmext.SpikeStrongView'))
