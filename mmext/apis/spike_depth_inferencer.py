@@ -14,6 +14,7 @@ from torch import nn
 from mmext.models.distillers.hand_over import load_weights
 from mmext.registry import INFERENCERS, register_depth
 from mmext.spike import open_spikes, write_depth_png, write_picture
+from mmext.spike.arrays import as_bits
 from mmext.spike.files import SUFFIXES
 from mmext.spike.sources import natural_key
 from mmext.utils.config_io import load_config
@@ -119,7 +120,9 @@ class SpikeDepthInferencer(BaseInferencer):
         """Config of the data set whose pipeline recordings go through."""
         for name in ('test_dataloader', 'val_dataloader'):
             dataset = (cfg.get(name) or {}).get('dataset')
-            for _, leaf in dataset_leaves(dataset, name):
+            leaves = [leaf for _, leaf in dataset_leaves(dataset, name)]
+            # Without a type it is no leaf, but a pipeline is all we need.
+            for leaf in [*leaves, dataset or {}]:
                 if leaf.get('pipeline'):
                     return leaf
         return {}
@@ -129,8 +132,9 @@ class SpikeDepthInferencer(BaseInferencer):
         # of stages 2 and 3 the config has the estimator in a wrapper
         model = getattr(self.model, 'estimator', self.model)
         channels = getattr(model.backbone, 'in_channels', 128)
-        if getattr(model, 'temporal', None) is not None:
-            channels = 128
+        temporal = getattr(model, 'temporal', None)
+        if temporal is not None:
+            channels = getattr(temporal, 'in_channels', 128)
         if channels == 3:
             raise ConfigError(
                 'Expected a model for spikes, but its backbone takes images '
@@ -215,10 +219,8 @@ class SpikeDepthInferencer(BaseInferencer):
 
     def _of_array(self, array: np.ndarray, start: int,
                   name: str) -> Dict[str, Any]:
-        if array.ndim != 3 or not np.isin(array[start], (0, 1)).all():
-            raise ConfigError('Expected an array (T, H, W) of 0 and 1, but '
-                              f'got {array.shape} of {array.dtype}.')
-        spikes = array[start:start + self.length].astype(np.uint8)
+        window = array[start:start + self.length]
+        spikes = as_bits(window, f' in {name}').astype(np.uint8)
         self._load.transforms[0].check(spikes, start, name)
         shape = spikes.shape[1:]
         return dict(

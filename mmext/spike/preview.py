@@ -21,12 +21,13 @@ def preview(spikes: np.ndarray,
     """A grey picture of spikes around a tick.
 
     Args:
-        spikes (np.ndarray): (T, H, W) of 0 and 1.
+        spikes (np.ndarray): (T, H, W) of 0 and 1, or signed, -1 and 1.
         key (int, optional): The tick. Defaults to None: the middle.
         method (str): 'playback', 'interval' or 'spikes', the bare spikes of
             the tick. Defaults to 'playback'.
         half_window (int, optional): Ticks on each side. Defaults to None:
-            as many as there are, at most 32 for 'playback'.
+            as many as there are, at most 32 for 'playback', which takes the
+            three ticks nearest to the first and the last one.
         stretch (bool): Make the brightest 1 % of pixels white, for dim
             recordings. Defaults to False.
 
@@ -36,6 +37,7 @@ def preview(spikes: np.ndarray,
     if method not in METHODS:
         raise ConfigError(
             f'Expected a method of {METHODS}, but got {method!r}.')
+    spikes = _positive(spikes)
     ticks = len(spikes)
     key = ticks // 2 if key is None else key
     if method == 'spikes':
@@ -44,6 +46,8 @@ def preview(spikes: np.ndarray,
         half_window = max(1, min(key, ticks - 1 - key))
         if method == 'playback':
             half_window = min(half_window, 32)
+            if 0 <= key < ticks:
+                key = max(1, min(key, ticks - 2))
     if method == 'interval':
         rate = interval(spikes, key, half_window)
     elif ticks < 3:
@@ -55,18 +59,24 @@ def preview(spikes: np.ndarray,
     return to_uint8(rate)
 
 
+def _positive(spikes: np.ndarray) -> np.ndarray:
+    """Signed spikes as those of 0 and 1."""
+    spikes = np.asarray(spikes)
+    return np.maximum(spikes, 0) if spikes.dtype.kind in 'if' else spikes
+
+
 def raster(spikes: np.ndarray, row: Optional[int] = None) -> np.ndarray:
     """Time against place: the spikes of one row of pixels.
 
     Args:
-        spikes (np.ndarray): (T, H, W) of 0 and 1.
+        spikes (np.ndarray): (T, H, W) of 0 and 1, or signed.
         row (int, optional): Which row. Defaults to None: the middle.
 
     Returns:
         np.ndarray: (T, W) uint8, 255 at spikes, time downwards.
     """
     row = spikes.shape[1] // 2 if row is None else row
-    return (np.asarray(spikes[:, row]) != 0).astype(np.uint8) * 255
+    return (np.asarray(spikes[:, row]) > 0).astype(np.uint8) * 255
 
 
 def with_title(picture: np.ndarray, title: str) -> np.ndarray:

@@ -125,6 +125,24 @@ def test_a_stage_3_recipe_without_a_loader(inferencer, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize('temporal,channels', [
+    (dict(type='mmext.SpikeSE', channels=TICKS), TICKS),
+    (dict(
+        type='mmext.SpikeUNet',
+        in_channels=TICKS,
+        widths=(4, 4),
+        up_widths=(4, )), 3),
+])
+def test_a_temporal_module_tells_how_many_ticks_it_takes(temporal, channels):
+    cfg = config(channels)
+    cfg.model.temporal = temporal
+    cfg.test_dataloader = None
+    inferencer = SpikeDepthInferencer(cfg, device='cpu')
+    assert inferencer.length == TICKS
+    spikes = make_frame(0, (32, 64), TICKS)[2]
+    assert np.isfinite(inferencer(spikes)['predictions'][0]['depth']).all()
+
+
 def test_options_of_the_config_and_of_the_loader(tmp_path):
     """Size of the pipeline, rows of the data set, silence by argument."""
     cfg = config()
@@ -174,6 +192,16 @@ def test_mistakes(inferencer, tmp_path):
         inferencer(make_frame(0, SIZE, 8)[2])
     with pytest.raises(ConfigError, match='0 and 1'):
         inferencer(np.full((TICKS, *SIZE), 7))
+    with pytest.raises(ConfigError, match='Time is the first axis'):
+        inferencer(np.zeros((TICKS, *SIZE, 1), np.uint8))
+    for value in (255, 0.5, -1):  # black at first, bright later
+        rates = np.zeros((TICKS, *SIZE), np.float32)
+        rates[1] = 1
+        rates[-1] = value
+        for array in (rates, rates.astype(np.int16)):
+            if array.max() > 1 or array.min() < 0 or array.dtype.kind == 'f':
+                with pytest.raises(ConfigError, match='0 and 1 in array0'):
+                    inferencer(array)
     with pytest.raises(MissingFileError, match='no'):
         inferencer(str(tmp_path))
     write_spikes(tmp_path / 'dark.npy', np.zeros((TICKS, *SIZE), np.uint8))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from mmext.spike import (SpikeCamera, folder_frames, grey, list_pictures,
-                         preview, raster, streetworld_frames, strip,
+                         preview, raster, streetworld_frames, strip, to_signed,
                          video_frames, write_picture, write_video)
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 
@@ -31,6 +31,35 @@ def test_previews_show_the_scene():
     assert preview(spikes // 2, stretch=True).max() == 0
     with pytest.raises(ConfigError, match='method'):
         preview(spikes, method='tfp')
+
+
+@pytest.mark.parametrize('method', ['playback', 'interval'])
+def test_preview_of_every_tick(method):
+    spikes = SpikeCamera(gain=0.5).expose_frames(
+        pictures(1), ticks_per_frame=64)
+    for cube in (spikes, spikes[:3]):
+        for key in (0, 1, len(cube) - 1):
+            shown = preview(cube, key, method)
+            assert shown.shape == (32, 48) and shown.max() > 100
+    if method == 'playback':
+        for key, part in ((0, spikes[:3]), (63, spikes[-3:])):
+            np.testing.assert_array_equal(
+                preview(spikes, key), preview(part, 1))
+    for key in (-1, 64):
+        with pytest.raises(ConfigError, match='key'):
+            preview(spikes, key, method)
+
+
+@pytest.mark.parametrize('dtype', [np.int8, np.float32])
+def test_signed_spikes_are_shown_as_spikes(dtype):
+    spikes = SpikeCamera(gain=0.5).expose_frames(
+        pictures(1), ticks_per_frame=64)
+    signed = to_signed(spikes, dtype)
+    for method in ('playback', 'interval', 'spikes'):
+        np.testing.assert_array_equal(
+            preview(signed, method=method), preview(spikes, method=method))
+    np.testing.assert_array_equal(raster(signed), raster(spikes))
+    np.testing.assert_array_equal(preview(signed[:1]), preview(spikes[:1]))
 
 
 def test_video_round_trip(tmp_path):
