@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The recipes in configs/mosa are those of the specification."""
+import math
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,18 @@ def test_published_recipes(name):
     assert (model.adapter.bottleneck, model.num_modules,
             model.split) == (width, modules, split)
     assert (model.get('loss') or {}).get('deep_weight', 0.) == deep
+    assert (model.adapter.scale, model.adapter.drop_rate,
+            model.adapter.act_cfg.type) == (0.1, 0.1, 'GELU')
+    start = model.module.head.init_cfg
+    assert (start.type, start.mode) == ('Kaiming', 'fan_out')
+    assert start.bias == pytest.approx(-math.log(99))
+    images = model.module.data_preprocessor
+    assert images.mean == [123.675, 116.28, 103.53]
+    assert images.std == [58.395, 57.12, 57.375]
+    assert images.to_rgb == (task != 'cifar100')  # those are red first
+    optimizer = cfg.optim_wrapper.optimizer
+    assert (optimizer.type, tuple(optimizer.betas), optimizer.eps,
+            optimizer.weight_decay) == ('AdamW', (0.9, 0.999), 1e-6, 0.01)
     assert cfg.train_dataloader.batch_size == 128
     assert cfg.randomness.seed == 3407
     if task in FGVC:

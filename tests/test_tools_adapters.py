@@ -13,6 +13,7 @@ from mmext.apis.adapters import build_host, build_tuned  # noqa: E402
 from mmext.models.adapters import (AdapterError, read_adapter,  # noqa: E402
                                    save_adapter)
 from mmext.utils.config_io import load_config  # noqa: E402
+from mmext.utils.user_error import UserError  # noqa: E402
 from .tiny_classifiers import batch, build, total_loss, vit  # noqa: E402
 
 EXPORT = 'model_converters/export_adapter'
@@ -91,6 +92,32 @@ def test_export_and_merge(run):
     standard.load_state_dict(
         torch.load(folder / 'whole.pth', weights_only=True)['state_dict'])
     torch.testing.assert_close(scores(standard), expected)
+
+
+def test_an_adapter_of_several(run):
+    """``--name``; the host that an adapter begins with is ``load_from``."""
+    folder, models = run
+    model = build(vit(), double=False)
+    model.load_state_dict(models['mosa'].state_dict())
+    model.add_adapter('cub', num_modules=2)
+    torch.save(dict(state_dict=model.state_dict(), mosa=model.draw_state()),
+               folder / 'two.pth')
+    command = [str(folder / 'mosa.py'), str(folder / 'two.pth'),
+               str(folder / 'cub'), '--name']
+    tool(EXPORT).main([*command, 'cub'])
+    cfg, _ = read_adapter(folder / 'cub')
+    assert (cfg['name'], cfg['split']['num_modules']) == ('cub', 2)
+    with pytest.raises(UserError, match='has cub, default'):
+        tool(EXPORT).main([*command, 'dogs'])
+    text = (folder / 'host.py').read_text()
+    begun = folder / 'begun.py'
+    begun.write_text(f'{text}load_from = {str(folder / "mosa_host.pth")!r}\n')
+    tool(MERGE).main([str(begun), str(folder / 'cub'),
+                      str(folder / 'begun.pth')])
+    begun.write_text(f"{text}load_from = 'gone.pth'\n")
+    with pytest.raises(UserError, match='gone.pth, is missing'):
+        tool(MERGE).main([str(begun), str(folder / 'cub'),
+                          str(folder / 'begun.pth')])
 
 
 def test_merge_folds_mosl(run):

@@ -104,10 +104,24 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
         raise UserError(
             f'The model of the config cannot be built: {error}') from error
     if weights is not None:
+        _add_further(built, safe_load(weights))
         checkpoint = load_whole(built, weights)
         if 'mosa' in checkpoint:
             built.load_draw_state(checkpoint['mosa'])
     return built
+
+
+def _add_further(model: MoSAModel, checkpoint: dict) -> None:
+    """Make the adapters that a run had beside the one of its config."""
+    saved = (checkpoint.get('mosa') or {}).get('options', {})
+    for name in set(saved) - set(model.adapter_cfgs):
+        options = dict(saved[name])
+        try:
+            model.add_adapter(name, options.pop('adapter'),
+                              options.pop('targets'), **options)
+        except (ValueError, TypeError, KeyError) as error:
+            raise UserError(f'The adapter {name!r} of the checkpoint cannot '
+                            f'be put into the model: {error}') from error
 
 
 def load_whole(model: nn.Module, path: PathLike) -> dict:

@@ -63,8 +63,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         action='store_true',
         help='write the standard adapter that the modules merge to')
     parser.add_argument(
-        '--name', help='name of the adapter. Default: the '
-        'active one')
+        '--name',
+        help='which adapter, where a checkpoint has several. Default: that '
+        'of the config')
     parser.add_argument(
         '--backbone',
         metavar='CHECKPOINT',
@@ -124,6 +125,10 @@ def main(argv=None) -> None:
                         'checkpoint with its own config first.')
     model = modules_from_standard(cfg, args) if args.from_standard else \
         tuned_from(cfg, args.source, args.backbone, not args.no_check)
+    if args.name and args.name not in model.adapter_cfgs:
+        raise UserError(f'--name {args.name}: there is no such adapter in '
+                        f'{args.source}, which has '
+                        f'{", ".join(sorted(model.adapter_cfgs))}.')
     weights = save_adapter(model, args.out, args.name, args.merged)
     print(f'{weights}: {weights.stat().st_size / 1e6:.2f} MB')
     if args.program:

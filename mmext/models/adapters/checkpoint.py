@@ -13,8 +13,9 @@ from torch import Tensor
 
 from mmext.utils.io import (CheckpointError, PathLike, atomic_save, safe_load,
                             tensors_digest, write_json)
-from mmext.utils.user_error import MissingFileError
+from mmext.utils.user_error import ConfigError, MissingFileError
 from mmext.version import __version__
+from .adapter_config import FORMAT, FORMAT_VERSION, AdapterError, check_config
 from .adapter_state import AdapterTensors, check_backbone, compare, fingerprint
 from .mosa_model import MoSAModel
 from .optimizer_state import (OPTIMIZER, check_optimizer, load_optimizer_state,
@@ -23,15 +24,10 @@ from .standard import standard_config
 
 CONFIG_FILE = 'adapter_config.json'
 WEIGHTS_FILE = 'adapter_model.safetensors'
-FORMAT, FORMAT_VERSION = 'mmext-adapter', 1
 _RNG = 'mosa_rng.'
 _PICKLES = ('.pth', '.pt', '.bin', '.pkl', '.pickle', '.ckpt')
 _MODEL_OPTIONS = ('inactive', 'num_passes', 'batch_passes', 'train_head',
                   'frozen_backbone_eval', 'seed')
-
-
-class AdapterError(CheckpointError, ValueError):
-    """An adapter file does not fit, or is none; nothing was loaded."""
 
 
 def adapter_files(path: PathLike) -> Tuple[Path, Path]:
@@ -87,6 +83,7 @@ def save_adapter(model: MoSAModel,
     Raises:
         RuntimeError: If modules are asked for while the model is merged.
         AdapterError: If a value is not finite.
+        ConfigError: If a merged adapter shall have an optimizer.
     """
     name = name or model.active_adapter
     weights, config = adapter_files(path)
@@ -103,13 +100,17 @@ def save_adapter(model: MoSAModel,
             f'{name!r} hold values that are not finite; nothing was '
             'written. Go back to an earlier checkpoint.')
     extra: Dict[str, Any] = {}
+    if merged and optimizer is not None:
+        raise ConfigError('A merged adapter is not trained on, so that it '
+                          'has no optimizer; leave optimizer= or merged= out.')
     if not merged:
         state = model.draw_state()['rng']
         extra['rng_seed'] = state['seed']
         for device, value in state['generators'].items():
             tensors[_RNG + device] = value
     if optimizer is not None:
-        moments, extra['optimizer'] = optimizer_tensors(model, optimizer)
+        moments, extra['optimizer'] = optimizer_tensors(
+            view.live(), optimizer)
         tensors.update(moments)
     tensors = {k: v.detach().cpu().clone() for k, v in tensors.items()}
     atomic_save(tensors, weights)
@@ -173,8 +174,11 @@ def read_adapter(path: PathLike) -> Tuple[dict, Dict[str, Tensor]]:
     except ValueError as error:
         raise AdapterError(f'{config} is not JSON ({error}). Fetch the '
                            'adapter again.') from error
-    _check_config(cfg, config)
-    tensors = safe_load(weights)
+    check_config(cfg, config)
+    try:
+        tensors = safe_load(weights)
+    except CheckpointError as error:
+        raise AdapterError(str(error)) from error
     if tensors_digest(tensors) != cfg['digest']:
         raise AdapterError(
             f'{weights} is not what {config.name} describes: its digest '
@@ -185,46 +189,6 @@ def read_adapter(path: PathLike) -> Tuple[dict, Dict[str, Tensor]]:
         raise AdapterError(f'{weights} holds values that are not finite in '
                            f'{", ".join(bad[:3])} ({len(bad)} tensors).')
     return cfg, tensors
-
-
-def _check_config(cfg: Any, file: Path) -> None:
-    keys = {
-        'flavour', 'name', 'adapter', 'targets', 'split', 'model', 'host_keys',
-        'backbone', 'digest'
-    }
-    if not isinstance(cfg, dict) or cfg.get('format') != FORMAT:
-        raise AdapterError(f'{file} does not describe an adapter of mmext '
-                           f'(expected "format": "{FORMAT}").')
-    if cfg.get('format_version') != FORMAT_VERSION:
-        raise AdapterError(
-            f'{file} has format version {cfg.get("format_version")!r}, but '
-            f'this mmext ({__version__}) reads {FORMAT_VERSION}. Install the '
-            'version that wrote it, see "versions" in the file.')
-    missing = sorted(keys - set(cfg))
-    if missing:
-        raise AdapterError(f'{file} lacks {", ".join(missing)}.')
-    wrong = [
-        f'"{key}" is {cfg[key]!r}, expected {name}' for key, kind, name in (
-            ('name', str, 'a string'),
-            ('adapter', dict, 'an object'),
-            ('split', dict, 'an object'),
-            ('model', dict, 'an object'),
-            ('backbone', dict, 'an object'),
-            ('host_keys', list, 'a list'),
-            ('rng_seed', int, 'a whole number'),
-        ) if key in cfg and not isinstance(cfg[key], kind)
-    ]
-    options = cfg.get('optimizer', dict(numbers={}, groups=[]))
-    if not isinstance(options, dict) or \
-            not isinstance(options.get('numbers'), dict) or \
-            not isinstance(options.get('groups'), list):
-        wrong.append(f'"optimizer" is {options!r}, expected an object with '
-                     'an object "numbers" and a list "groups"')
-    if wrong:
-        raise AdapterError(
-            f'{file} was changed since save_adapter wrote it: '
-            f'{"; ".join(wrong)} (of JSON). Undo the change, or fetch or '
-            'save the adapter again.')
 
 
 def _finite(value: Tensor) -> bool:
@@ -291,7 +255,8 @@ def load_adapter(model: MoSAModel,
             raise AdapterError(f'{path} has no optimizer state; it was saved '
                                'without optimizer=, or before a step.')
         try:
-            check_optimizer(model, optimizer, moments, cfg['optimizer'])
+            check_optimizer(_live(model, name), optimizer, moments,
+                            cfg['optimizer'])
         except ValueError as error:
             raise AdapterError(f'{path}: {error}') from error
     if name in model.adapter_cfgs:
@@ -308,7 +273,8 @@ def load_adapter(model: MoSAModel,
                                    f'into this model: {error}') from error
             _fill(model, name, state, path)
     if optimizer is not None:
-        load_optimizer_state(model, optimizer, moments, cfg['optimizer'])
+        load_optimizer_state(
+            _live(model, name), optimizer, moments, cfg['optimizer'])
     if resume:
         model.rng.load_state_dict(
             dict(
@@ -318,6 +284,11 @@ def load_adapter(model: MoSAModel,
                     for k, v in rng.items()
                 }))
     return name
+
+
+def _live(model: MoSAModel, name: str) -> Dict[str, Tensor]:
+    return AdapterTensors(model, name).live() \
+        if name in model.adapter_cfgs else {}
 
 
 def _same_options(model: MoSAModel, name: str, cfg: dict,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
-from .passes import Drawing
+from .passes import Drawing, let_gradients_through
 
 
 class AdapterDraws:
@@ -59,6 +59,7 @@ class AdapterDraws:
         if not self.drawing.take(num_passes):
             self.draw(num_passes)
             self.drawing.take(num_passes)
+        let_gradients_through(self)
 
     def draw_state(self) -> dict:
         """What a checkpoint needs to go on: generator and options."""

@@ -47,6 +47,10 @@ def draw_scores(shape: Sequence[int], seed: int, name: str) -> Tensor:
     return torch.rand(tuple(shape), generator=generator, dtype=torch.float64)
 
 
+# What an int16 holds.
+_MOST = 32767
+
+
 def check_partition(shape: Sequence[int], num_modules: int, granularity: str,
                     name: str) -> None:
     """Refuse a partition in which some module would own nothing.
@@ -65,6 +69,9 @@ def check_partition(shape: Sequence[int], num_modules: int, granularity: str,
         size, what = shape[1], 'elements in each row'
     else:
         size, what = shape[0], 'elements in each column'
+    if num_modules > _MOST:
+        raise ConfigError(f'num_modules={num_modules} is more than the '
+                          f'{_MOST} that owners are numbered for.')
     if num_modules > size:
         raise ConfigError(
             f'num_modules={num_modules} is more than the {size} {what} of '

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Find the places in a host, build the adapters, put them in."""
 import inspect
+import math
 import re
 from dataclasses import fields
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -49,6 +50,36 @@ def matches(pattern: str, name: str, block: nn.Module) -> bool:
             or name.endswith('.' + pattern))
 
 
+def is_number(value: Any, low: float = -math.inf) -> bool:
+    """Whether a value is a finite number of at least ``low``."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) \
+        and math.isfinite(value) and value >= low
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1."""
+    return is_number(value, 1) and isinstance(value, int)
+
+
+# What options of adapters may be, and how an error says so.
+_VALUES = dict(
+    bottleneck=(is_count, 'a whole number of at least 1'),
+    rank=(is_count, 'a whole number of at least 1'),
+    scale=(lambda v: v is None or is_number(v), 'a number, or None'),
+    drop_rate=(lambda v: is_number(v, 0) and v < 1, 'a number in [0, 1)'),
+    act_cfg=(lambda v: isinstance(v, dict), 'a dict like dict(type="GELU")'))
+
+
+def check_pattern(pattern: str, option: str) -> None:
+    """Refuse what is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f'{option}: {pattern!r} is no regular expression '
+                          f'({error}). A point and a star, ".*", stand for '
+                          'any text.') from error
+
+
 def select_blocks(
         blocks: Sequence[Tuple[str, nn.Module]],
         targets: Optional[Sequence[dict]]) -> List[Tuple[str, Any, dict]]:
@@ -68,14 +99,17 @@ def select_blocks(
     """
     if targets is None:
         return [(name, block, {}) for name, block in blocks]
-    targets = [
-        dict(pattern=t) if isinstance(t, str) else dict(t) for t in targets
-    ]
+    targets = [dict(pattern=t) if isinstance(t, str) else t for t in targets]
+    if not targets:
+        raise ConfigError('targets is empty, so that nothing would get an '
+                          'adapter. Leave it out to adapt every block.')
     for target in targets:
-        if 'pattern' not in target:
+        if not isinstance(target, dict) or \
+                not isinstance(target.get('pattern'), str):
             raise ConfigError(
                 "A target is a dict with a 'pattern' (class name, regular "
                 f'expression or suffix) and overrides, but got {target!r}.')
+        check_pattern(target['pattern'], 'targets')
     chosen, used = [], set()
     for name, block in blocks:
         for i, target in enumerate(targets):
@@ -169,6 +203,16 @@ class Plan:
             known = ', '.join(sorted(self.accepted())) or 'no option'
             raise ConfigError(f'{where}: type={self.type!r} takes {known}, '
                               f'but got {", ".join(unknown)}.')
+        for key, (fits, expected) in _VALUES.items():
+            if key in options and not fits(options[key]):
+                raise ConfigError(f'{where}.{key} is {expected}, but got '
+                                  f'{options[key]!r}.')
+        if self.type == 'LoRA' and options.get('scale', 1.) is None:
+            raise ConfigError(f'{where}.scale of LoRA is a number; only '
+                              'bottleneck adapters learn theirs (None).')
+        if self.split.get('fixed_mask') and not self.accepted():
+            raise ConfigError(f'fixed_mask has no effect on {self.type}, '
+                              'which has no layers to split.')
 
     def _resolve(self, overrides: dict) -> Tuple[dict, dict]:
         """Adapter and split options of one target."""
@@ -282,6 +326,12 @@ class Plan:
         for module in backbone.modules():
             if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Conv2d)) \
                     and module not in bypassed:
+                if isinstance(module, nn.LayerNorm) and \
+                        block_type(module).forward is not nn.LayerNorm.forward:
+                    raise ConfigError(
+                        "type='SSF' scales the last axis behind a norm, but "
+                        f'the channels of {block_type(module).__name__} may '
+                        'be on another. Use another adapter on this host.')
                 ready.append((module, adapted_class(module),
                               scale_shift_for(module), None))
         return ready

@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The wrapper that turns a host model into one tuned with MoSA."""
+import logging
 import re
 from typing import Any, Dict, List, Optional, Sequence, Union
 
@@ -14,7 +15,7 @@ from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
 from .blocks import find_host
 from .draws import AdapterDraws
-from .injection import Plan, plain
+from .injection import Plan, check_pattern, is_count, is_number, plain
 from .lifecycle import AdapterLifecycle
 from .loading import check_adapter_state
 from .slots import SLOT, slots
@@ -133,6 +134,13 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
         if unknown:
             raise ConfigError(f'loss takes {", ".join(_LOSS)}, but got '
                               f'{", ".join(unknown)}.')
+        for key, value in (loss or {}).items():
+            fits, expected = (is_count, 'a whole number of at least 1') \
+                if key == 'deep_blocks' else \
+                (lambda v: is_number(v, 0), 'a number, not negative')
+            if not fits(value):
+                raise ConfigError(f'loss.{key} is {expected}, but got '
+                                  f'{value!r}.')
         self.inactive = inactive
         self.num_passes = num_passes
         self.batch_passes = batch_passes
@@ -204,6 +212,8 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
         patterns = self.train_head
         if isinstance(patterns, bool):
             return
+        for pattern in patterns:
+            check_pattern(pattern, 'train_head')
         names = [name for name, _ in self.named_parameters()]
         idle = [p for p in patterns if not any(re.search(p, n) for n in names)]
         if idle:
@@ -253,6 +263,19 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
             f'{plan.type} in {type(self.module).__name__}; {trained} of '
             f'{total} parameters are trainable',
             logger='current')
+        parts = {
+            n.split('.')[0]
+            for n, p in self.named_parameters() if not p.requires_grad
+        } - {'backbone'}
+        if parts and self.train_head is True and hasattr(
+                self.module, 'backbone'):
+            names = ', '.join(sorted(parts))
+            print_log(
+                f'MoSA: {names} stays as it was initialised, which is random '
+                'where no checkpoint has it; train_head=["head", '
+                f'"{sorted(parts)[0]}"] trains it too.',
+                logger='current',
+                level=logging.WARNING)
 
     def _freeze(self) -> None:
         """Let the active adapter, its heads and what its type asks for be

@@ -15,25 +15,26 @@ def _optimizer_of(optimizer: Any) -> torch.optim.Optimizer:
     return getattr(optimizer, 'optimizer', optimizer)
 
 
-def optimizer_tensors(model: Any,
+def optimizer_tensors(live: Mapping[str, Tensor],
                       optimizer: Any) -> Tuple[Dict[str, Tensor], dict]:
-    """Moments by parameter name, and what fits into JSON.
+    """Moments by the names of an adapter's file, and what fits into JSON.
 
     Args:
-        model (MoSAModel): The model.
-        optimizer (Optimizer | OptimWrapper): Its optimizer.
+        live (Mapping[str, Tensor]): The adapter's own tensors, see
+            :meth:`AdapterTensors.live`. Those of others are left out.
+        optimizer (Optimizer | OptimWrapper): The optimizer of the model.
 
     Returns:
         tuple[dict, dict]: Tensors ``mosa_optimizer.<key>/<parameter>``, and
         ``numbers`` and ``groups`` (options of the parameter groups).
     """
     optimizer = _optimizer_of(optimizer)
-    names = {id(p): name for name, p in model.named_parameters()}
+    names = {id(p): name for name, p in live.items()}
     tensors: Dict[str, Tensor] = {}
     numbers: Dict[str, Any] = {}
     for parameter, state in optimizer.state.items():
-        name = names[id(parameter)]
-        for key, value in state.items():
+        name = names.get(id(parameter))
+        for key, value in state.items() if name else ():
             if isinstance(value, Tensor):
                 tensors[f'{OPTIMIZER}{key}/{name}'] = value
             else:
@@ -47,12 +48,12 @@ def optimizer_tensors(model: Any,
     return tensors, dict(numbers=numbers, groups=groups)
 
 
-def load_optimizer_state(model: Any, optimizer: Any,
+def load_optimizer_state(live: Mapping[str, Tensor], optimizer: Any,
                          tensors: Mapping[str, Tensor], config: dict) -> None:
     """Restore what :func:`optimizer_tensors` returned.
 
     Args:
-        model (MoSAModel): The model.
+        live (Mapping[str, Tensor]): The adapter's own tensors.
         optimizer (Optimizer | OptimWrapper): A new optimizer of the same
             kind with the same groups.
         tensors (Mapping[str, Tensor]): The moments.
@@ -63,13 +64,12 @@ def load_optimizer_state(model: Any, optimizer: Any,
             optimizer is then as it was.
     """
     optimizer = _optimizer_of(optimizer)
-    check_optimizer(model, optimizer, tensors, config)
+    check_optimizer(live, optimizer, tensors, config)
     values: Dict[str, Any] = {
         key[len(OPTIMIZER):]: value
         for key, value in tensors.items()
     }
     values.update(config['numbers'])
-    parameters = dict(model.named_parameters())
     by_name: Dict[str, dict] = {}
     for key, value in values.items():
         kind, name = key.split('/', 1)
@@ -81,7 +81,7 @@ def load_optimizer_state(model: Any, optimizer: Any,
     }
     state = optimizer.state_dict()
     state['state'] = {
-        order[id(parameters[name])]: entry
+        order[id(live[name])]: entry
         for name, entry in by_name.items()
     }
     for group, saved in zip(state['param_groups'], config['groups']):
@@ -93,8 +93,8 @@ def load_optimizer_state(model: Any, optimizer: Any,
     optimizer.load_state_dict(state)
 
 
-def check_optimizer(model: Any, optimizer: Any, tensors: Mapping[str, Tensor],
-                    config: dict) -> None:
+def check_optimizer(live: Mapping[str, Tensor], optimizer: Any,
+                    tensors: Mapping[str, Tensor], config: dict) -> None:
     """Raise ConfigError unless the state fits the optimizer."""
     optimizer = _optimizer_of(optimizer)
     inside = {
@@ -102,11 +102,10 @@ def check_optimizer(model: Any, optimizer: Any, tensors: Mapping[str, Tensor],
         for group in optimizer.param_groups
         for p in group['params']
     }
-    parameters = dict(model.named_parameters())
-    names = {key.split('/', 1)[1] for key in (*tensors, *config['numbers'])}
+    names = {key.split('/', 1)[-1] for key in (*tensors, *config['numbers'])}
     unknown = sorted(
         name for name in names
-        if name not in parameters or id(parameters[name]) not in inside)
+        if name not in live or id(live[name]) not in inside)
     if unknown or len(optimizer.param_groups) != len(config['groups']):
         raise ConfigError(
             'The optimizer state is of another optimizer: '

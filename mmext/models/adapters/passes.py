@@ -11,6 +11,34 @@ from .split_linear import SplitLinear
 from .split_options import Draw
 
 
+def let_gradients_through(model: nn.Module) -> None:
+    """Let adapters inside of checkpointed blocks be trained.
+
+    torch's reentrant checkpointing, which mmengine's
+    ``activation_checkpointing`` uses, gives the output of a block a gradient
+    only where its input has one. Behind a frozen stem the first block's has
+    none, nor that of any block after it, and nothing but the head would be
+    trained. Such inputs are therefore declared to need a gradient.
+
+    Args:
+        model (nn.Module): Its blocks whose ``forward`` was replaced, and
+            which hold something to train, are treated.
+    """
+    for module in model.modules():
+        if 'forward' in vars(module) and _need_gradient not in \
+                module._forward_pre_hooks.values() and any(
+                    p.requires_grad for p in module.parameters()):
+            module.register_forward_pre_hook(_need_gradient)
+
+
+def _need_gradient(module: nn.Module, args: tuple) -> Optional[tuple]:
+    first = args[0] if args else None
+    if not torch.is_grad_enabled() or not isinstance(first, Tensor) or \
+            first.requires_grad or not first.is_floating_point():
+        return None
+    return (first.detach().requires_grad_(), *args[1:])
+
+
 class Drawing:
     """The module indices of all adapters, in execution order.
 

@@ -101,7 +101,8 @@ def load_standard(model: Any, state: Mapping[str, Tensor]) -> None:
             ``<host module>.mosa.<...>`` as
             :func:`~mmext.models.adapters.checkpoint.read_adapter` returns
             them, or with the adapter's name behind ``mosa``, as in a state
-            dict. Other keys are left out.
+            dict. Heads and other trained parts of the host, by the host's
+            names, are taken over too; other keys are left out.
 
     Raises:
         ConfigError: If tensors are missing, unknown or have another shape;
@@ -134,6 +135,14 @@ def load_standard(model: Any, state: Mapping[str, Tensor]) -> None:
         live = adapter.state_dict(keep_vars=True)
         work += [(_copy, (live[key], given.get(key))) for key in wanted
                  if key.rpartition('.')[0] not in special]
+    for key, value in _trained_host_tensors(model).items():
+        if key in state and state[key].shape != value.shape:
+            problems.append(
+                f'{key} is {tuple(state[key].shape)}, expected '
+                f'{tuple(value.shape)}; leave it out of the tensors to keep '
+                "this model's")
+        elif key in state:
+            work.append((_copy, (value, state[key])))
     if problems or not work:
         raise ConfigError(
             'This is not a standard adapter (num_modules=1) that fits the '
@@ -141,6 +150,17 @@ def load_standard(model: Any, state: Mapping[str, Tensor]) -> None:
             '\n  '.join(problems[:12] or ['the model has no adapters']))
     for function, args in work:
         function(*args)
+
+
+def _trained_host_tensors(model: Any) -> Dict[str, Tensor]:
+    """Heads, and what the adapter's type trains of the host."""
+    plan = model.plan_of(model.active_adapter)
+    own = set(plan.trainable_names(model.module))
+    return {
+        key: value
+        for key, value in model.state_dict(keep_vars=True).items()
+        if '.mosa.' not in key and (key in own or model.is_head(key))
+    }
 
 
 @torch.no_grad()

@@ -122,8 +122,29 @@ def test_draws_and_log(tmp_path):
                 'mosa/update_norm_3'):
         values = scalars[f'train/{key}'].data[0]
         assert len(values) >= 2, key
-    assert scalars['train/mosa/activations_max'].data[0].max() <= 4
+    for i, entry in enumerate((tables[:2], tables[2:])):
+        counts = [torch.bincount(column, minlength=4)
+                  for column in torch.cat(entry).T]
+        for name, value in (('min', min(c.min() for c in counts)),
+                            ('max', max(c.max() for c in counts))):
+            logged = scalars[f'train/mosa/activations_{name}'].data[0]
+            assert logged[i] == int(value)
     assert scalars['train/mosa/update_norm_0'].data[0].max() > 0
+
+
+def test_how_far_each_module_moved():
+    model, hook = build(split='both'), MoSAHook()
+    hook._start_entry(model)
+    far = torch.zeros(4, dtype=torch.float64)
+    with torch.no_grad():
+        for layer in model.split_layers().values():
+            for k in (1, 3):
+                mine = layer.owner == k
+                layer.weight += 0.5 * k * mine
+                far[k] += (0.5 * k)**2 * mine.sum()
+    norms = hook._update_norms(model)
+    assert [norms[f'update_norm_{k}'] for k in range(4)] == pytest.approx(
+        far.sqrt().tolist())
 
 
 def test_each_micro_batch_is_drawn(tmp_path):

@@ -14,7 +14,8 @@ from mmext.models.adapters import (AdapterError, load_adapter,  # noqa: E402
 from mmext.models.adapters.checkpoint import adapter_files  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from mmext.utils.io import atomic_save, tensors_digest  # noqa: E402
-from mmext.utils.user_error import MissingFileError, UserError  # noqa: E402
+from mmext.utils.user_error import ConfigError  # noqa: E402
+from mmext.utils.user_error import MissingFileError, UserError
 from ...tiny_classifiers import (adaptformer, batch, build, move,  # noqa: E402
                                  swin, total_loss, vit)
 
@@ -33,6 +34,11 @@ def scores(model, x):
 
 def snapshot(model):
     return {k: v.clone() for k, v in model.state_dict().items()}
+
+
+def trained(model):
+    return {k: v.detach() for k, v in model.named_parameters()
+            if v.requires_grad}
 
 
 def equal(first, second):
@@ -173,6 +179,57 @@ def test_resume_is_exact(tmp_path, storage):
     with pytest.raises(AdapterError, match='has no "optimizer"'):
         load_adapter(other, tmp_path / 'a', optimizer=second)
     assert equal(before, snapshot(other))
+
+
+def test_resume_of_an_adapter_by_name(tmp_path):
+    """Moments are those of the adapter that is saved, under any name."""
+    model = build(split='both')
+    model.add_adapter('cub')
+    model.set_active('cub')
+    optimizer = torch.optim.AdamW(
+        [p for p in model.parameters() if p.requires_grad], lr=0.05)
+    run_steps(model, optimizer, 3)
+    save_adapter(model, tmp_path / 'cub', optimizer=optimizer)
+    save_adapter(model, tmp_path / 'idle', 'default', optimizer=optimizer)
+    moments = [k for k in read_adapter(tmp_path / 'idle')[1]
+               if k.startswith('mosa_optimizer.')]
+    assert not moments
+    with pytest.raises(ConfigError, match='merged adapter'):
+        save_adapter(model, tmp_path / 'm', merged=True, optimizer=optimizer)
+    run_steps(model, optimizer, 3, 3)
+    other = build(split='both')
+    second = torch.optim.AdamW(
+        [p for p in other.parameters() if p.requires_grad], lr=0.05)
+    load_adapter(other, tmp_path / 'cub', 'default', resume=True,
+                 optimizer=second)
+    run_steps(other, second, 3, 3)
+    mine = {k.replace('.mosa.cub.', '.mosa.default.'): v
+            for k, v in trained(model).items()}
+    assert mine and equal(mine, trained(other))
+    with pytest.raises(AdapterError, match='another optimizer'):
+        load_adapter(other, tmp_path / 'cub', optimizer=second)
+
+
+@pytest.mark.parametrize('key, value, text', [
+    ('flavour', 'xyz', 'expected training or merged'),
+    ('backbone', {}, '"backbone" lacks'),
+    ('host_keys', [[1]], 'no strings'),
+    ('optimizer', dict(numbers=dict(foo=1), groups=[]), 'STATE/PARAMETER'),
+])
+def test_edited_descriptions(tmp_path, key, value, text):
+    save_adapter(build(), tmp_path / 'a')
+    file = tmp_path / 'a/adapter_config.json'
+    file.write_text(json.dumps(dict(json.loads(file.read_text()),
+                                    **{key: value})))
+    with pytest.raises(AdapterError, match=text):
+        read_adapter(tmp_path / 'a')
+
+
+def test_truncated_weights(tmp_path):
+    weights = save_adapter(build(), tmp_path / 'a')
+    weights.write_bytes(weights.read_bytes()[:-8])
+    with pytest.raises(AdapterError, match='adapter_model.safetensors'):
+        read_adapter(tmp_path / 'a')
 
 
 def test_merged_file_of_a_single_target(tmp_path):
@@ -374,10 +431,7 @@ def test_start_from_a_standard_adapter(tmp_path, style, storage):
     save_adapter(standard, tmp_path / 'a')
     for source in (read_adapter(tmp_path / 'a')[1], standard.state_dict()):
         model = build(adapter=style, split='both', storage=storage)
-        load_standard(model, source)
-        with torch.no_grad():
-            model.module.head.load_state_dict(
-                standard.module.head.state_dict())
+        load_standard(model, source)  # with its head
         torch.testing.assert_close(
             scores(model, x), expected, rtol=0, atol=1e-12)
         with torch.no_grad():
@@ -392,6 +446,8 @@ def test_start_from_a_standard_adapter(tmp_path, style, storage):
 
 def test_a_standard_adapter_that_does_not_fit():
     model = build()
+    head = dict(build(num_modules=1).state_dict())
+    head['head.fc.bias'] = torch.zeros(3)
     before = snapshot(model)
     for wrong, text in ((build(vit(layers=1), num_modules=1), 'is missing'),
                         (build(adapter=adaptformer(bottleneck=5),
@@ -401,3 +457,6 @@ def test_a_standard_adapter_that_does_not_fit():
         with pytest.raises(ValueError, match=text):
             load_standard(model, wrong.state_dict())
         assert equal(before, snapshot(model))
+    with pytest.raises(ConfigError, match='head.fc.bias is .3,.*leave it out'):
+        load_standard(model, head)
+    assert equal(before, snapshot(model))

@@ -73,11 +73,44 @@ def test_a_host_without_blocks():
     (dict(loss=dict(kl=1.)), 'kl_weight'),
     (dict(targets=[dict(pattern='layers.0', rank=4)]), 'targets'),
     (dict(adapter=dict(type='SSF'), targets=['layers.0']), 'no targets'),
+    (dict(targets=[]), 'targets is empty'),
+    (dict(targets=['*.layers']), 'no regular expression.*Point|point'),
+    (dict(targets=[0]), "'pattern'"),
+    (dict(targets=[dict(pattern=0)]), "'pattern'"),
+    (dict(train_head=['(head']), 'train_head.*no regular expression'),
+    (dict(adapter=adaptformer(bottleneck=0), num_modules=1), 'at least 1'),
+    (dict(adapter=adaptformer(bottleneck='8')), 'adapter.bottleneck'),
+    (dict(adapter=adaptformer(scale='0.1')), 'adapter.scale'),
+    (dict(adapter=adaptformer(drop_rate=1.)), 'adapter.drop_rate'),
+    (dict(adapter=adaptformer(act_cfg='GELU')), 'adapter.act_cfg'),
+    (dict(adapter=dict(type='LoRA', rank=-1)), 'adapter.rank'),
+    (dict(adapter=dict(type='LoRA', scale=None)), 'scale of LoRA'),
+    (dict(adapter=dict(type='SSF', fixed_mask=True)), 'no effect on SSF'),
+    (dict(loss=dict(kl_weight='1')), 'loss.kl_weight'),
+    (dict(loss=dict(deep_blocks=0)), 'loss.deep_blocks'),
 ])
 def test_wrong_options(options, text):
     """Every mistake says what was expected and what was given."""
     with pytest.raises(ValueError, match=text):
         build(**options)
+
+
+@pytest.mark.parametrize('granularity, axis', [('row', 1), ('column', 0)])
+def test_granularity_of_a_model(granularity, axis):
+    """A module owns whole rows (columns) of every split layer."""
+    model = build(adapter=adaptformer(bottleneck=8), num_modules=4,
+                  split='both', granularity=granularity)
+    layers = model.split_layers()
+    assert len(layers) == 4
+    for layer in layers.values():
+        shares = torch.stack(
+            [(layer.owner == k).sum(axis) for k in range(4)])
+        # exactly as many of each row, or column, to every module
+        assert (shares.max(0).values - shares.min(0).values).max() <= 1
+    other = build(adapter=adaptformer(bottleneck=8), num_modules=4,
+                  split='both')
+    assert any(not torch.equal(layer.owner, other.split_layers()[name].owner)
+               for name, layer in layers.items())
 
 
 def test_swin_refuses_other_styles():
@@ -347,3 +380,30 @@ def test_half_precision_backbone():
     out.float().square().sum().backward()
     grads = [p.grad for p in model.parameters() if id(p) in adapters]
     assert all(g.dtype == torch.float32 for g in grads if g is not None)
+
+
+def test_a_frozen_neck_is_told(monkeypatch):
+    """mmseg's necks are random where no checkpoint has them."""
+    said = []
+    monkeypatch.setattr('mmext.models.adapters.mosa_model.print_log',
+                        lambda text, **options: said.append(text))
+    host = dict(vit(), neck=dict(
+        type='LinearNeck', in_channels=16, out_channels=16))
+    build(host)
+    assert 'neck stays' in said[-1]
+    said.clear()
+    names = trainable(build(host, train_head=['head', 'neck']))
+    assert any(name.startswith('neck.') for name in names)
+    build()
+    assert not any('stays' in text for text in said)
+
+
+def test_norms_that_ssf_does_not_know():
+    """The channels of ConvNeXt's norm are on one axis or another."""
+    host = dict(
+        type='ImageClassifier',
+        backbone=dict(type='ConvNeXt', arch=dict(
+            depths=[1, 1], channels=[4, 8]), out_indices=(1, )),
+        head=dict(type='LinearClsHead', num_classes=5, in_channels=8))
+    with pytest.raises(ConfigError, match='LayerNorm2d'):
+        build(host, dict(type='SSF'))

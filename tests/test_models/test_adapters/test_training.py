@@ -2,6 +2,7 @@
 """Gradients, updates and what training must leave alone."""
 import copy
 import functools
+from functools import partial
 
 import pytest
 import torch
@@ -11,6 +12,8 @@ import torch.utils.checkpoint
 pytest.importorskip('mmpretrain')
 
 from mmengine.optim import OptimWrapper  # noqa: E402
+from mmengine.runner.activation_checkpointing import \
+    turn_on_activation_checkpointing  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmext.models.adapters.functional import module_masks  # noqa: E402
@@ -122,10 +125,17 @@ def test_undrawn_modules(storage, inactive):
     parts = layer.parameters_of('weight')
     mask = module_masks(layer.owner, 3)[0]
 
+    biases = layer.parameters_of('bias')
+
     def state_of_zero():
+        of_bias = [biases[0], *(optimizer.state[biases[0]][key]
+                                for key in ('exp_avg', 'exp_avg_sq'))]
+        if storage == 'compact':  # one row for each module
+            of_bias = [value[0] for value in of_bias]
         return [parts[0].detach()[mask].clone()] + [
             optimizer.state[parts[0]][key][mask].clone()
-            for key in ('exp_avg', 'exp_avg_sq')]
+            for key in ('exp_avg', 'exp_avg_sq')
+        ] + [value.detach().clone() for value in of_bias]
 
     def step(k):
         model.train().set_indices(torch.full((2, 4), k))
@@ -137,8 +147,8 @@ def test_undrawn_modules(storage, inactive):
     before = state_of_zero()
     step(1)
     after = state_of_zero()
-    same = all(torch.equal(a, b) for a, b in zip(before, after))
-    assert same == (inactive == 'skip')
+    same = [torch.equal(a, b) for a, b in zip(before, after)]
+    assert same == [inactive == 'skip'] * 6
     if storage == 'replicated':
         steps = [int(optimizer.state[p]['step']) if optimizer.state.get(p)
                  else 0 for p in parts]
@@ -275,31 +285,57 @@ def test_infinite_gradients_do_not_leak():
     assert not layer.weight.grad[layer.owner == 1].any()
 
 
+@pytest.mark.parametrize('blocks, expected', [(1, 1), (2, 2), (6, 3)])
+def test_blocks_that_are_aligned(monkeypatch, blocks, expected):
+    """``loss.deep_blocks``: the first of them, or all there are."""
+    seen = []
+
+    def spy(first, second, total):
+        seen.append((len(first), len(second), total))
+        return first[0].sum() * 0
+
+    monkeypatch.setattr('mmext.models.adapters.two_pass.deep_alignment', spy)
+    model = build(vit(layers=3), loss=dict(
+        deep_weight=0.1, deep_blocks=blocks))
+    x, samples = batch(model)
+    total_loss(model.train(), x, samples)
+    assert seen == [(expected, expected, 3)]
+
+
 def checkpoint_blocks(model, reentrant):
     """What mmengine's ``activation_checkpointing`` option does."""
+    if reentrant:
+        turn_on_activation_checkpointing(
+            model,
+            [f'backbone.layers.{i}'
+             for i, _ in enumerate(model.backbone.layers)])
+        return
     for layer in model.backbone.layers:
-        forward = layer.forward
-        layer.forward = lambda x, f=forward: \
-            torch.utils.checkpoint.checkpoint(f, x, use_reentrant=reentrant)
+        layer.forward = partial(
+            torch.utils.checkpoint.checkpoint, layer.forward,
+            use_reentrant=False)
 
 
 @pytest.mark.parametrize('batched', [True, False])
 @pytest.mark.parametrize('reentrant', [True, False])
 @pytest.mark.parametrize('deep', [0., 0.1])
-def test_activation_checkpointing(batched, reentrant, deep):
-    """Property 22: the recomputed forward uses the modules of its pass."""
+@pytest.mark.parametrize('adapter', [
+    adaptformer(), dict(type='LoRA', rank=2, targets='qkvo')])
+def test_activation_checkpointing(batched, reentrant, deep, adapter):
+    """Property 22: the recomputed forward uses the modules of its pass; the
+    frozen stem before the first block does not cut the gradients off."""
     grads = []
     for recompute in (False, True):
-        model = build(vit(layers=3), split='both', perturb=True,
+        model = build(vit(layers=3), adapter, split='both', perturb=True,
                       batch_passes=batched, loss=dict(deep_weight=deep))
         x, samples = batch(model)
-        x.requires_grad_()
         if recompute:
             checkpoint_blocks(model, reentrant)
         model.train().draw()
         loss = total_loss(model, x, samples)
         loss.backward()
         grads.append({n: p.grad for n, p in trained(model).items()})
+    assert sum(g is not None for g in grads[0].values()) > 8
     for name, value in grads[0].items():
         torch.testing.assert_close(grads[1][name], value, rtol=0, atol=1e-12)
 
