@@ -9,11 +9,12 @@ A sub-package whose host toolbox is absent is skipped with
 :func:`import_rim`; asking for one of its parts then raises an
 ``ImportError`` that names the package and the extra.
 
-Depth and spike parts have a second home: there is no mmdepth package, so
-:data:`DEPTH_REGISTRIES` holds one child per root with ``scope='mmdepth'``,
-and :func:`register_depth` makes a class answer to ``mmext.X`` and
-``mmdepth.X``. ``default_scope='mmdepth'`` and ``type='mmdepth.X'`` work
-wherever mmext is imported (see :func:`mmext.compat.provide_depth_scope`).
+Depth and spike parts, and what their training needs, have a second home:
+there is no mmdepth package, so :data:`DEPTH_REGISTRIES` holds one child per
+root with ``scope='mmdepth'``, and :func:`register_depth` makes a class answer
+to ``mmext.X`` and ``mmdepth.X``. ``default_scope='mmdepth'`` and
+``type='mmdepth.X'`` work wherever mmext is imported (see
+:func:`mmext.compat.provide_depth_scope`).
 """
 from difflib import get_close_matches
 from importlib import import_module

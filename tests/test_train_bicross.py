@@ -79,6 +79,45 @@ def test_h38_stages_hand_over(stages):
     assert not [k for k in last if k.startswith(('projection', 'model.'))]
 
 
+def bare_names(node):
+    """A config without the prefix of any of our parts."""
+    if isinstance(node, dict):
+        return {key: bare_names(value) for key, value in node.items()}
+    if isinstance(node, (list, tuple)):
+        return type(node)(bare_names(value) for value in node)
+    ours = isinstance(node, str) and node.startswith('mmext.')
+    return node[len('mmext.'):] if ours else node
+
+
+def test_h37_a_stage_of_nothing_but_mmdepth(stages, tmp_path):
+    """H37: trained under the default scope mmdepth, without a prefix."""
+    cfg = Config.fromfile(stages / 'stage3.py')
+    cfg.merge_from_dict(
+        dict(
+            default_scope='mmdepth',
+            custom_imports=None,
+            visualizer=dict(
+                _delete_=True, type='mmext.DepthLocalVisualizer', name='bare'),
+            load_from=handed_over(stages, 2),
+            work_dir=str(tmp_path),
+            experiment_name='bare',
+            tta_model=None))
+    cfg.default_hooks.visualization.type = 'mmext.DepthVisualizationHook'
+    plain = Config(bare_names(cfg.to_dict()))
+    assert 'mmext.' not in str(plain.to_dict())
+    try:
+        with quick_runner():
+            runner = Runner.from_cfg(plain)
+            runner.train()
+    finally:
+        init_default_scope('mmseg')
+    names = {type(hook).__name__ for hook in runner.hooks}
+    assert {'MeanTeacherHook', 'DistillHook', 'AtomicCheckpointHook'} <= names
+    assert type(runner.val_loop).__name__ == 'TeacherStudentValLoop'
+    whole = weights(stages / 'work' / 'stage3' / 'iter_4.pth')
+    assert same(weights(tmp_path / 'iter_4.pth'), whole)
+
+
 def test_h38_resume_is_the_same_run(stages):
     """H38: interrupted in stage 3, then all stages again with --resume."""
     whole, again = stages / 'bicross.py', stages / 'again'

@@ -2,12 +2,12 @@
 """A CheckpointHook that a kill cannot rob of its last checkpoint."""
 from mmengine.hooks import CheckpointHook
 
-from mmext.registry import HOOKS
+from mmext.registry import HOOKS, register_depth
 from mmext.utils.checkpoint_saving import (remove_last,
                                            save_checkpoint_with_step)
 
 
-@HOOKS.register_module()
+@register_depth(HOOKS)
 class AtomicCheckpointHook(CheckpointHook):
     """mmengine's ``CheckpointHook``, safe against a kill at any moment.
 

@@ -10,13 +10,13 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from torch import Tensor
 
-from mmext.registry import HOOKS
+from mmext.registry import HOOKS, register_depth
 from mmext.utils.user_error import ConfigError
 
 _ACTIONS = ('raise', 'skip', 'restore')
 
 
-@HOOKS.register_module()
+@register_depth(HOOKS)
 class InvalidLossHook(Hook):
     """Stop, skip the update, or go back when a loss is NaN or infinite.
 

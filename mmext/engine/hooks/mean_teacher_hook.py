@@ -11,11 +11,11 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmext.models.teachers import GroupEMA
-from mmext.registry import HOOKS
+from mmext.registry import HOOKS, register_depth
 from mmext.utils.user_error import ConfigError
 
 
-@HOOKS.register_module()
+@register_depth(HOOKS)
 class MeanTeacherHook(Hook):
     r"""Create, update, save and resume the teacher of a student.
 

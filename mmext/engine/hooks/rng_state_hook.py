@@ -9,7 +9,7 @@ from mmengine.hooks import CheckpointHook, Hook
 from mmengine.logging import print_log
 from mmengine.runner import EpochBasedTrainLoop
 
-from mmext.registry import HOOKS
+from mmext.registry import HOOKS, register_depth
 from mmext.utils.rng import RNGState, get_rng_state, set_rng_state
 
 
@@ -45,7 +45,7 @@ class _RestoreBeforeNextBatch:
         return next(self.inner)
 
 
-@HOOKS.register_module()
+@register_depth(HOOKS)
 class RNGStateHook(Hook):
     """Save the random states with each checkpoint; put them back on resume.
 

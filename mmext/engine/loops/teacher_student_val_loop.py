@@ -4,12 +4,12 @@ from typing import Dict
 
 from mmengine.runner import ValLoop
 
-from mmext.registry import LOOPS
+from mmext.registry import LOOPS, register_depth
 from mmext.utils.user_error import ConfigError
 from ..hooks.mean_teacher_hook import MeanTeacherHook
 
 
-@LOOPS.register_module()
+@register_depth(LOOPS)
 class TeacherStudentValLoop(ValLoop):
     """Score both networks of a mean-teacher training.
 
