@@ -92,8 +92,8 @@ def test_property_2_gradients(backend, p):
         y.item(), abs=1e-9)
 
 
-@pytest.mark.parametrize('scale', [1e-4, 1e-2, 1., 1e2, 1e4])
-@pytest.mark.parametrize('p', [*FINITE[1:], INF])
+@pytest.mark.parametrize('scale', [1e-4, 1e-2, 1., 1e2, 1e4, 1e30])
+@pytest.mark.parametrize('p', [*FINITE[1:], 33.3, 64., INF])
 def test_property_3_no_scale_breaks_it(backend, p, scale):
     x, w = (rand(9, 40, seed=s, scale=scale) for s in (0, 1))
     exact = lp_distance(x, w, p, backend='reference')
@@ -245,6 +245,29 @@ def test_threads_do_not_matter(backend):
         torch.set_num_threads(threads)
     for a, b in zip(results[:3], results[3:]):
         torch.testing.assert_close(a, b, atol=1e-12, rtol=1e-12)
+
+
+@pytest.mark.parametrize('p', [8., 15., 16., 40.5])
+def test_property_6_what_was_there_before_does_not_matter(backend, p):
+    """Powers of other images overflow, in the memory that a thread uses
+    anew."""
+    threads = torch.get_num_threads()
+    linear = rand(97, 64, dtype=torch.float32).detach()
+    linear[:96] *= 1e5
+    images = rand(9, 3, 4, 4, dtype=torch.float32).detach()
+    images[:8] *= 1e5
+    w = rand(96, 64, dtype=torch.float32, seed=1)
+    kernel = rand(64, 3, 3, 3, dtype=torch.float32, seed=1)
+    close = 0 if backend == 'cpp' else 1e-6
+    try:
+        torch.set_num_threads(1)
+        for operator, x, weight in ((lp_distance, linear, w),
+                                    (lp_distance_conv2d, images, kernel)):
+            y = operator(x, weight, p, backend=backend)[-1:]
+            alone = operator(x[-1:].clone(), weight, p, backend=backend)
+            torch.testing.assert_close(y, alone, atol=close, rtol=close)
+    finally:
+        torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize('p', [8., 9.5, INF])

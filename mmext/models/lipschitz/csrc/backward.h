@@ -195,36 +195,35 @@ struct Backward {
     std::vector<Window> windows;
   };
 
-  // Upstream gradients and distances of a panel, from [o][position].
+  // Upstream gradients and distances of a panel, from [o][position]. The last
+  // of kRows windows are that of row `count - 1` again, without a gradient:
+  // of no window, a slope may be infinite.
   void fill(const std::vector<Window>& windows, int64_t count, int64_t first,
             int64_t outputs, T* fields) const {
     const int64_t step = s.positions();
-    for (int64_t l = 0; l < kPanel; ++l) {
+    for (int64_t l = 0; l < padded(count); ++l) {
       T* q = fields + l / kRows * outputs * kFields * kRows + l % kRows;
-      if (l >= count) {  // a row of no window: its slope is 0
-        for (int64_t o = 0; o < outputs; ++o, q += kFields * kRows) {
-          q[kGrad * kRows] = T(0);
-          q[kY * kRows] = T(1e30), q[kInverse * kRows] = T(1e-30);
-          q[kLeast * kRows] = std::numeric_limits<T>::max();
-        }
-        continue;
-      }
-      const T* g = grad + windows[l].out + first * step;
-      const T* d = y + windows[l].out + first * step;
+      const int64_t at = windows[std::min(l, count - 1)].out + first * step;
+      const T *g = grad + at, *d = y + at;
       for (int64_t o = 0; o < outputs; ++o, q += kFields * kRows) {
         const T far = std::max(d[o * step], std::numeric_limits<T>::min());
-        q[kGrad * kRows] = g[o * step];
+        const T upstream = l < count ? g[o * step] : T(0);
+        q[kGrad * kRows] = upstream;
         q[kInverse * kRows] = T(1) / far;
         q[kY * kRows] = far;
         if (slope.kind == Kind::kShort) {
           // Finite also where y is below what can be inverted.
           constexpr T most = std::numeric_limits<T>::max();
           q[kGrad * kRows] =
-              std::min(std::max(g[o * step] / far, -most), most);
+              std::min(std::max(upstream / far, -most), most);
         }
         q[kLeast * kRows] = far * slope.cut;
       }
     }
+  }
+
+  static int64_t padded(int64_t count) {
+    return (count + kRows - 1) / kRows * kRows;
   }
 
   // Rows of w as [vector of cells][output][lane], 0 beyond the cells.
@@ -271,6 +270,9 @@ struct Backward {
         const int64_t count = std::min(kPanel, end - m);
         list_windows(s, m, count, b.windows);
         copy_rows<T>(s, x, taps, b.windows, count, width, rows);
+        for (int64_t l = count; l < padded(count); ++l)
+          std::memcpy(rows + l * width, rows + (count - 1) * width,
+                      width * sizeof(T));
         std::fill(back, back + kPanel * width, T(0));
         fill(b.windows, count, first, outputs, fields);
         for (int64_t v = 0; v < vectors; ++v)

@@ -100,7 +100,8 @@ class Buffer {
 };
 
 // Windows as columns: cell k of window m at [k][m], so that a vector holds
-// one cell of many windows. Columns beyond `count` hold anything.
+// one cell of many windows. Columns beyond `count` repeat the last window, so
+// that what a tile decides for all of its columns depends on windows alone.
 template <class T>
 struct Columns {
   int64_t width = 0, count = 0;  // columns, and how many are windows
@@ -133,10 +134,27 @@ struct Columns {
   // are written, so that out needs one vector more.
   void copy(const T* x, const Taps& taps, T* out) const {
     const int64_t n = taps.offset.size();
-    if (s_.vectors()) {
+    if (s_.vectors())
       transpose(x, taps, out);
-      return;
-    }
+    else
+      gather(x, taps, out);
+    if (count == width) return;
+    for (T* row = out; row < out + n * width; row += width)
+      std::fill(row + count, row + width, row[count - 1]);
+  }
+
+ private:
+  typedef typename Traits<T>::Int Int;
+  struct Run {
+    int64_t first, count;
+  };
+  const Shape& s_;
+  int64_t low_ = 0, high_ = 0;  // of the windows' bases
+  std::vector<Run> runs_;
+  std::vector<Int> mask_;
+
+  void gather(const T* x, const Taps& taps, T* out) const {
+    const int64_t n = taps.offset.size();
     const int64_t total = s_.batch * s_.image();
     const bool scalar = (int64_t)runs_.size() * lanes<T>() > width * 2;
     for (int64_t k = 0; k < n; ++k) {
@@ -163,16 +181,6 @@ struct Columns {
       }
     }
   }
-
- private:
-  typedef typename Traits<T>::Int Int;
-  struct Run {
-    int64_t first, count;
-  };
-  const Shape& s_;
-  int64_t low_ = 0, high_ = 0;  // of the windows' bases
-  std::vector<Run> runs_;
-  std::vector<Int> mask_;
 
   void find_padding() {
     mask_.resize(s_.area() * width);
