@@ -1,9 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """MoSA in mmpretrain's classifiers and vision transformers."""
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Optional
 
 import torch.nn as nn
 from mmpretrain.models import ImageClassifier
+from mmpretrain.models.backbones.beit import BEiTTransformerEncoderLayer
+from mmpretrain.models.backbones.deit3 import DeiT3TransformerEncoderLayer
 from mmpretrain.models.backbones.vision_transformer import \
     TransformerEncoderLayer
 from mmpretrain.models.heads import ClsHead, MultiLabelClsHead
@@ -39,6 +41,58 @@ class MoSAViTLayer(AdaptedBlock, TransformerEncoderLayer):
         return adapter.run(
             x, lambda z: z + self.attn(self.ln1(z)),
             lambda h, identity: self.ffn(self.ln2(h), identity=identity))
+
+
+@register_adapted
+class MoSADeiT3Layer(AdaptedBlock, DeiT3TransformerEncoderLayer):
+    """A block of ``DeiT3`` with adapters.
+
+    mmpretrain's block puts the norm of the attention before the feed-forward
+    part, too, and never uses its second one; so does this.
+    """
+
+    host_type = DeiT3TransformerEncoderLayer
+    attention = MoSAViTLayer.attention
+    width = MoSAViTLayer.width
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (B, T, D) to tokens."""
+        adapter = self.adapter
+        if adapter is None:
+            return super().forward(x)
+        return adapter.run(
+            x, lambda z: z + self.attn(self.ln1(z)),
+            lambda h, identity: self.ffn(self.ln1(h), identity=identity))
+
+
+@register_adapted
+class MoSABEiTLayer(AdaptedBlock, BEiTTransformerEncoderLayer):
+    """A block of ``BEiTViT`` with bottleneck adapters.
+
+    Its attention reads the weights of its layers, not their outputs, so that
+    it takes no LoRA.
+    """
+
+    host_type = BEiTTransformerEncoderLayer
+    width = MoSAViTLayer.width
+
+    def forward(self, x: Tensor, rel_pos_bias: Optional[Tensor]) -> Tensor:
+        """Map tokens (B, T, D) to tokens."""
+        adapter = self.adapter
+        if adapter is None:
+            return super().forward(x, rel_pos_bias)
+
+        def attention(z: Tensor) -> Tensor:
+            out = self.attn(self.ln1(z), rel_pos_bias=rel_pos_bias)
+            return z + self.drop_path(out if self.gamma_1 is
+                                      None else self.gamma_1 * out)
+
+        def feed_forward(h: Tensor, identity: Tensor) -> Tensor:
+            out = self.ffn(self.ln2(h))
+            return identity + self.drop_path(out if self.gamma_2 is
+                                             None else self.gamma_2 * out)
+
+        return adapter.run(x, attention, feed_forward)
 
 
 @register_adapted

@@ -407,3 +407,34 @@ def test_norms_that_ssf_does_not_know():
         head=dict(type='LinearClsHead', num_classes=5, in_channels=8))
     with pytest.raises(ConfigError, match='LayerNorm2d'):
         build(host, dict(type='SSF'))
+
+
+@pytest.mark.stack_subset
+@pytest.mark.parametrize('kind, backbone', [
+    ('DeiT3', {}),
+    ('BEiTViT', dict(use_abs_pos_emb=True, use_rel_pos_bias=True)),
+    ('BEiTViT', dict(use_shared_rel_pos_bias=True, use_rel_pos_bias=False,
+                     layer_scale_init_value=0.1)),
+])
+@pytest.mark.parametrize('style', ['AdaptFormer', 'Pfeiffer', 'Houlsby'])
+def test_relatives_of_vit(kind, backbone, style):
+    """A new adapter changes nothing; all of it is trained by two passes."""
+    host = vit(**backbone)
+    host['backbone'].update(type=kind)
+    model = build(host, dict(type=style, bottleneck=4))
+    x, samples = batch(model)
+    with torch.no_grad(), model.disable_adapters():
+        expected = model.eval()(x)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
+    move(model)
+    total_loss(model.train(), x, samples).backward()
+    inside = [p for a in model.adapter_modules().values()
+              for p in a.parameters()]
+    assert inside and all(p.grad is not None for p in inside)
+    lora = dict(type='LoRA', rank=2, targets='qkvo')
+    if kind == 'DeiT3':
+        assert len(build(host, lora).split_layers()) == 2 * len('qkvo')
+    else:
+        with pytest.raises(ConfigError, match='needs. Use AdaptFormer'):
+            build(host, lora)
