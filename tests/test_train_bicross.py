@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The three stages as a user runs them (properties H14, H17, H21, H38)."""
 import json
+import os
 import shutil
 import sys
 
@@ -348,6 +349,60 @@ def test_inflated_stem_from_the_teacher_and_resumed(stages, tmp_path):
     assert same(again[0][1], weights(path))
 
 
+WIDE = """
+{0}['decode_head']['channels'] = {0}['uncertainty_head']['channels'] = 24
+"""
+DISTIL = """
+model.update(
+    teacher=teacher, fkd=dict(connector=dict(in_channels=16, out_channels=24)))
+del teacher
+"""
+
+
+def test_a_teacher_of_another_kind(stages, tmp_path):
+    """A wider RGB network teaches, through a connector, in all stages."""
+    write_stages(tmp_path)
+    one, two = (tmp_path / f'stage{n}.py' for n in (1, 2))
+    one.write_text(one.read_text() + WIDE.format('model'))
+    two.write_text(two.read_text() + 'teacher = estimator(3)\n' +
+                   WIDE.format('teacher') + DISTIL)
+    work = tmp_path / 'work'
+    drive(tmp_path / 'bicross.py', '--work-dir', work)
+    notes = [
+        json.loads((work / f'stage{n}' / 'finished.json').read_text())
+        for n in (1, 2, 3)
+    ]
+    for before, after in zip(notes, notes[1:]):
+        assert after['started_from'] == before['checkpoint']
+    student = weights(notes[1]['checkpoint'])
+    assert student['connector.weight'].shape[:2] == (24, 16)
+    assert student[STEM].size(1) == 16
+    # nothing is left to do
+    drive(tmp_path / 'bicross.py', '--work-dir', work, '--resume')
+    # the student's own start, and one that fits the student
+    begin = str(work / 'begin.pth')
+    torch.save(dict(state_dict=student), begin)
+    options = {'model.teacher_ckpt': notes[0]['checkpoint']}
+    _, own = run(tmp_path / 'stage2.py', tmp_path / 'own', **options)
+    _, given = run(
+        tmp_path / 'stage2.py', tmp_path / 'given', **options, load_from=begin)
+    for seen, equal in ((own, False), (given, True)):
+        assert same(seen[0][1], weights(notes[0]['checkpoint']))
+        assert same(seen[0][0], student) == equal
+
+
+def test_a_teacher_that_is_named_and_fits_starts_the_student(stages, tmp_path):
+    cfg = Config.fromfile(stages / 'stage1.py')
+    path = handed_over(stages, 1)
+    _, seen = run(
+        stages / 'stage2.py', tmp_path / 'named', **{
+            'model.teacher': cfg.model.to_dict(),
+            'model.teacher_ckpt': path
+        })
+    for key, value in weights(path).items():
+        assert torch.equal(seen[0][0][key], value) == (key != STEM), key
+
+
 def test_rgb_network_is_not_tested_as_one_for_spikes(stages, tmp_path):
     """Issue section 7: only training starts a stem anew."""
     cfg = Config.fromfile(stages / 'stage2.py')
@@ -465,11 +520,46 @@ def test_what_is_handed_over(tmp_path):
         written(str(tmp_path), 'last')
     with pytest.raises(UserError, match='save_best'):
         written(str(tmp_path), 'best')
-    for name in ('iter_2.pth', 'best_val_sig_iter_2.pth'):
+    names = ['iter_2.pth', 'best_d1_iter_2.pth', 'best_val_sig_iter_2.pth']
+    for age, name in enumerate(reversed(names)):
         (tmp_path / name).touch()
+        os.utime(tmp_path / name, (1e9 - age, 1e9 - age))
     (tmp_path / 'last_checkpoint').write_text('/moved/away/iter_2.pth')
     assert written(str(tmp_path), 'last').endswith('/iter_2.pth')
-    assert written(str(tmp_path), 'best').endswith('best_val_sig_iter_2.pth')
+    best = [f'/moved/away/{name}' for name in names[1:]]
+    # the newest of those that the run has written
+    assert written(str(tmp_path), 'best', best).endswith(names[2])
+    assert written(str(tmp_path), 'best', best[:1]).endswith(names[1])
+    with pytest.raises(UserError, match='save_best'):
+        written(str(tmp_path), 'best')
+
+
+def test_the_best_is_of_this_run(stages, tmp_path):
+    """Though the folder holds that of an older one, resumed or not."""
+    stage, command = tmp_path / 'stage1', [
+        '--stage1', stages / 'stage1.py', '--work-dir', tmp_path, '--pick',
+        'best', '--cfg-options', 'default_hooks.checkpoint.rule=less'
+    ]
+    save_best = 'default_hooks.checkpoint.save_best=abs_rel'
+    stage.mkdir()
+    old = stage / 'best_abs_rel_iter_9.pth'
+    shutil.copyfile(handed_over(stages, 1), old)
+    os.utime(old, (4e9, 4e9))
+
+    def handed():
+        note = json.loads((stage / 'finished.json').read_text())
+        return note['checkpoint']
+
+    drive(*command, save_best)
+    mine = stage / 'best_abs_rel_iter_2.pth'
+    assert handed() == str(mine)
+    # gone on with, and nothing better is found
+    (stage / 'finished.json').unlink()
+    drive(*command, save_best, '--resume')
+    assert handed() == str(mine)
+    with pytest.raises(UserError, match='written no best'):
+        drive(*command)
+    assert old.is_file() and mine.is_file()
 
 
 def test_the_hook_is_for_the_wrappers():

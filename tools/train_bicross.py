@@ -20,11 +20,12 @@ import json
 import os.path as osp
 from datetime import datetime
 from pathlib import Path
-from typing import Dict, Optional, Tuple
+from typing import Dict, List, Optional, Sequence, Tuple
 
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
+from mmengine.runner import Runner
 
 from mmext.utils.config_io import STAGES, load_config, named_stages
 from mmext.utils.config_paths import checkpoint_place, find_checkpoint
@@ -147,6 +148,18 @@ def prepare(stage: str, path: str, args: argparse.Namespace,
     return cfg
 
 
+def has_own_teacher(cfg: Config) -> bool:
+    """Whether the teacher may be another network than the student, which
+    then does not start from the teacher's checkpoint."""
+    return 'student' in cfg.model and cfg.model.get('teacher') is not None
+
+
+def source_of(cfg: Config) -> Optional[str]:
+    """The checkpoint that a stage got from the one before."""
+    return cfg.model.get('teacher_ckpt') if has_own_teacher(cfg) else \
+        cfg.get('load_from')
+
+
 def start_from(cfg: Config, stage: str, checkpoint: Optional[str]) -> None:
     """Let a stage begin with a checkpoint.
 
@@ -154,7 +167,7 @@ def start_from(cfg: Config, stage: str, checkpoint: Optional[str]) -> None:
         UserError: If it needs one and has none, or there is no such file.
     """
     if checkpoint is None:
-        checkpoint = cfg.get('load_from') or cfg.model.get('teacher_ckpt')
+        checkpoint = source_of(cfg) or cfg.model.get('teacher_ckpt')
     if checkpoint is None:
         if stage == STAGES[0]:
             return
@@ -167,27 +180,47 @@ def start_from(cfg: Config, stage: str, checkpoint: Optional[str]) -> None:
         raise UserError(f'{stage} shall start from {checkpoint}, which does '
                         f'not exist. Looked for '
                         f'{checkpoint_place(checkpoint)}.')
-    cfg.load_from = str(found)
+    if not has_own_teacher(cfg):
+        cfg.load_from = str(found)
     if 'student' in cfg.model:
         cfg.model.teacher_ckpt = str(found)
 
 
-def written(folder: str, pick: str) -> str:
+def best_of(runner: Runner) -> List[str]:
+    """What the checkpoint hook of a run, also a resumed one, calls best."""
+    return [
+        str(path) for key, path in runner.message_hub.runtime_info.items()
+        if key == 'best_ckpt' or key.startswith('best_ckpt_')
+    ]
+
+
+def written(folder: str, pick: str, best: Sequence[str] = ()) -> str:
     """The checkpoint that a stage hands over.
+
+    Args:
+        folder (str): Its folder.
+        pick (str): 'last' or 'best'.
+        best (Sequence[str]): Of :func:`best_of`; the newest is taken. What
+            else lies in the folder is an older run's. Defaults to ().
 
     Raises:
         UserError: If it has written none.
     """
     place = Path(folder)
     if pick == 'best':
-        best = sorted(
-            place.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
-        if not best:
+        # the folder may have been moved since
+        files = [Path(path) for path in best]
+        files = [
+            path if path.is_file() else place / path.name for path in files
+        ]
+        files = [path for path in files if path.is_file()]
+        if not files:
             raise UserError(
-                f'{folder} has no best_*.pth: set default_hooks.checkpoint.'
-                "save_best='val_sig' in the config of that stage, with a "
-                'validation set, or leave --pick at last.')
-        return str(best[-1])
+                f'The run has written no best_*.pth into {folder}: set '
+                "default_hooks.checkpoint.save_best='val_sig' in the config "
+                'of that stage, with a validation set that has something to '
+                'score, or leave --pick at last.')
+        return str(max(files, key=lambda path: path.stat().st_mtime))
     note = place / 'last_checkpoint'
     last = Path(note.read_text().strip()) if note.is_file() else None
     if last is not None and not last.is_file():
@@ -213,7 +246,7 @@ def finished(folder: str, source: Optional[str]) -> Optional[str]:
 
 def run_stage(cfg: Config, stage: str, args: argparse.Namespace) -> str:
     """Train a stage; return the path of what it hands over."""
-    source = cfg.get('load_from')
+    source = source_of(cfg)
     note = Path(cfg.work_dir) / NOTE
     if is_main_process():
         note.unlink(missing_ok=True)
@@ -224,12 +257,13 @@ def run_stage(cfg: Config, stage: str, args: argparse.Namespace) -> str:
         set_resume(cfg, 'auto')
     runner = build_runner(cfg)
     runner.train()
+    best = best_of(runner)
     del runner
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     barrier()
-    checkpoint = written(cfg.work_dir, args.pick)
+    checkpoint = written(cfg.work_dir, args.pick, best)
     if is_main_process():
         write_json(note, dict(checkpoint=checkpoint, started_from=source))
     return checkpoint
@@ -246,7 +280,8 @@ def checked(configs: Dict[str, str], args: argparse.Namespace,
         if index == 0:
             start_from(cfg, name, args.checkpoint)
         else:
-            cfg.load_from = None
+            if not has_own_teacher(cfg):
+                cfg.load_from = None
             if 'student' in cfg.model:
                 cfg.model.teacher_ckpt = None
         preflight(cfg, 'train')
@@ -263,7 +298,7 @@ def main(argv=None) -> None:
     for stage, cfg in checked(configs, args, root).items():
         if checkpoint is not None:
             start_from(cfg, stage, checkpoint)
-        done = finished(cfg.work_dir, cfg.get('load_from')) \
+        done = finished(cfg.work_dir, source_of(cfg)) \
             if args.resume else None
         if done is None:
             done = run_stage(cfg, stage, args)

@@ -23,9 +23,9 @@ class DistillHook(Hook):
 
     Stage 2: build the teacher, load it from its checkpoint, freeze it. If
     the run loads nothing else, the student starts from the same file, all
-    but its first convolution (see ``stem`` of the model). Stage 3: attach
-    the teacher of ``MeanTeacherHook``, which begins to follow after the
-    warm-up.
+    but its first convolution (see ``stem`` of the model), unless the model's
+    ``teacher`` is another network. Stage 3: attach the teacher of
+    ``MeanTeacherHook``, which begins to follow after the warm-up.
 
     Every checkpoint that the run loads must hold the whole estimator, and
     its first convolution must take the right input: spikes, or RGB where
@@ -36,7 +36,7 @@ class DistillHook(Hook):
         teacher_ckpt (str, optional): Instead of the model's
             ``teacher_ckpt``.
         init_student (bool): Stage 2: start the student from the teacher if
-            nothing is loaded. Defaults to True.
+            nothing is loaded and both are of one kind. Defaults to True.
 
     Raises:
         ConfigError: While training begins, if a checkpoint, a hook or the
@@ -97,7 +97,18 @@ class DistillHook(Hook):
         model.attach_teacher(teacher)
         if self.init_student and runner.iter == 0 and \
                 runner._load_from is None:
+            self._start_student(runner, model, path)
+
+    @staticmethod
+    def _start_student(runner: Runner, model: nn.Module, path: str) -> None:
+        try:
             load_weights(model.student, path, new_stem=True, stem=model.stem)
+        except ConfigError as error:
+            if not model.own_teacher:
+                raise
+            runner.logger.warning(
+                'The student starts from its own weights, not from those of '
+                f'the teacher, which is another network: {error}')
 
     @staticmethod
     def _attach_mean(runner: Runner, model: nn.Module) -> None:

@@ -42,7 +42,8 @@ class CrossModalityDistiller(StageWrapper):
             the student's with 3 input channels and no temporal module.
         teacher_ckpt (str, optional): Checkpoint of the teacher, written by
             stage 1. If nothing else is loaded, the student starts from it
-            as well, all but its first convolution.
+            as well, all but its first convolution; where ``teacher`` is
+            another network than the student, from its own weights.
         ckd (dict, optional): Coarse distillation:
 
             - **weight** (float): w_c; 0 for none. Defaults to 0.01.
@@ -125,6 +126,8 @@ class CrossModalityDistiller(StageWrapper):
             raise ConfigError(f'Expected stem to be one of '
                               f'{sorted(STEM_STARTS)}, but got {stem!r}.')
         self.stem = stem
+        #: Whether the teacher need not be like the student.
+        self.own_teacher = teacher is not None
         self.teacher_cfg = self._teacher_config(student, teacher)
         self.teacher_ckpt, self.decay = teacher_ckpt, decay
         #: Share of the training that is over; DistillHook keeps it.
