@@ -18,10 +18,14 @@ from .config_io import read_model_index
 from .config_paths import (build_lazy, checkpoint_place, checkpoints,
                            dataset_leaves, find_checkpoint, is_remote,
                            missing_data)
-from .config_types import config_scope, resolve, typed_dicts
+from .config_types import config_scope, resolve, type_name, typed_dicts
 from .dependency import has, missing_message
+from .launch import predicts_depth
 from .user_error import UserError
 
+# What the wrappers of BiCross start from.
+_STAGE_BEFORE = dict(
+    CrossModalityDistiller='stage 1', CrossDomainAdapter='stage 2')
 _PARTS = dict(train=('train', 'val'), test=('test', ), adapt=('train', 'val'))
 
 
@@ -199,8 +203,10 @@ def check_checkpoint(cfg: Config,
     lines.append(f'    {checkpoint_place(wanted)}')
     lines.append('  How to get it:')
     lines += [f'    {line}' for line in _checkpoint_help(cfg, checkpoint)]
-    # a classifier is no job of the embedded streets
-    if offer_alternative and cfg.get('default_scope') != 'mmpretrain':
+    # neither a classifier nor a depth estimator is their job
+    segments = cfg.get('default_scope') != 'mmpretrain' and \
+        not predicts_depth(cfg.get('model') or {})
+    if offer_alternative and segments:
         lines.append('  Without it, the embedded data and weights run the '
                      'same job:')
         lines += [f'    {line}' for line in EMBEDDED_ALTERNATIVE.split('\n')]
@@ -252,7 +258,12 @@ def _checkpoint_help(cfg: Config, checkpoint: Optional[str]) -> List[str]:
         if weights and is_remote(weights) and config.endswith(
                 str(model.get('Config'))):
             lines.append(f'download {weights}')
-    option = 'give the right path on the command line' if checkpoint else \
-        'train or download the source model, then give its path with ' \
-        '--cfg-options load_from=/path/to/checkpoint.pth'
+    stage = _STAGE_BEFORE.get(type_name((cfg.get('model') or {}).get('type')))
+    if checkpoint:
+        option = 'give the right path on the command line'
+    elif stage:
+        option = f'train {stage} first; tools/train_bicross.py runs all stages'
+    else:
+        option = 'train or download the source model, then give its path ' \
+            'with --cfg-options load_from=/path/to/checkpoint.pth'
     return lines + [option]

@@ -122,6 +122,25 @@ def test_embedded_streets_stand_in_for_segmentors_only(scope):
     assert ('streetworld' in str(caught.value)) == (scope == 'mmseg')
 
 
+@pytest.mark.parametrize('kind,advice', [
+    ('mmext.CrossDomainAdapter', 'train stage 2 first; tools/train_bicross'),
+    ('mmdepth.CrossModalityDistiller', 'train stage 1 first; tools/train_bi'),
+    ('mmext.BiCrossDepthEstimator', 'train or download the source model'),
+])
+def test_what_depth_starts_from(kind, advice):
+    """The stage before, and no streets with labels of classes."""
+    cfg = Config(
+        dict(
+            default_scope='mmseg',
+            model=dict(type=kind),
+            load_from='no/epoch_10.pth'))
+    with pytest.raises(UserError, match=advice) as caught:
+        check_checkpoint(cfg)
+    assert 'embedded' not in str(caught.value)
+    with pytest.raises(UserError, match='right path on the command line'):
+        check_checkpoint(cfg, 'no/such.pth')
+
+
 def test_checkpoints_of_a_config_are_listed():
     cfg = dict(
         load_from='a.pth',
