@@ -216,6 +216,14 @@ def test_mistakes(folder, monkeypatch, capsys):
     assert not runs.started
 
 
+def test_a_test_set_without_depth_ends_the_comparison(folder, monkeypatch):
+    runs = FakeRuns(monkeypatch)
+    runs.scores = dict(stage2=float('nan'), bicross=0.2)
+    with pytest.raises(UserError, match='stage2.py scored nothing.*abs_rel'):
+        compare(folder)
+    assert not (folder / 'out' / 'report.json').exists()
+
+
 def test_gap_closed():
     assert gap_closed(0.5, 0.5, 0.1) == 0
     assert gap_closed(0.1, 0.5, 0.1) == pytest.approx(1)

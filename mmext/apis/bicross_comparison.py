@@ -202,7 +202,14 @@ class BiCrossComparison:
                 folder.path / 'test', '--out', scores, '--cfg-options',
                 *option_arguments(stage.all_options(seed))
             ], 'test/log.txt')
-            write_json(folder.report, json.loads(scores.read_text()))
+            found = json.loads(scores.read_text())
+            absent = [key for key in found if found[key] != found[key]]
+            if absent:
+                raise UserError(
+                    f'{stage.config} scored nothing ({", ".join(absent)}): '
+                    'its test set has no depth in range and inside the crop. '
+                    f'See {folder.path / "test" / "log.txt"}.')
+            write_json(folder.report, found)
         return json.loads(folder.report.read_text())
 
     def run(self, stage: Stage) -> dict:
