@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+pytest.importorskip('mmseg')
+
+from mmext.models.depth import CrossDomainAdapter, CrossModalityDistiller
+from mmext.models.distillers import SigLoss, UncertaintyLoss
+
 FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'bicross'
 SETTINGS = [
     'vkitti2_kitti', 'vkitti2_kitti-partial', 'cloudy_foggy', 'cloudy_rainy',
@@ -31,6 +36,164 @@ def estimator(cfg):
     model = model.to_dict()
     model['backbone'] = dict(model['backbone'], in_channels=0, init_cfg=None)
     return {key: value for key, value in model.items() if key != 'temporal'}
+
+
+def schedule(cfg):
+    """Batch, epochs, rates and learning policy of a stage."""
+    wrapper = cfg.optim_wrapper
+    rate = wrapper.optimizer.lr
+    rates = {
+        key: pytest.approx(rate * value.lr_mult)
+        for key, value in wrapper.paramwise_cfg.custom_keys.items()
+    }
+    policy, = cfg.param_scheduler
+    return dict(
+        batch=cfg.train_dataloader.batch_size,
+        drop_last=cfg.train_dataloader.drop_last,
+        epochs=cfg.train_cfg.max_epochs,
+        adam=(wrapper.optimizer.type, rate, *wrapper.optimizer.betas,
+              wrapper.optimizer.eps, wrapper.optimizer.get('weight_decay', 0)),
+        clip=wrapper.get('clip_grad'),
+        rates=rates,
+        policy=[
+            policy[key]
+            for key in ('type', 'factor', 'patience', 'threshold', 'rule')
+        ])
+
+
+def published(batch, epochs, backbone):
+    """The table of section c.1 of the specification."""
+    return dict(
+        batch=batch,
+        drop_last=True,
+        epochs=epochs,
+        adam=('Adam', 1e-4, 0.9, 0.999, 1e-8, 0),
+        clip=None,
+        rates=dict(
+            backbone=backbone,
+            reassemble=backbone,
+            projection_=1e-5,
+            domain_loss=1e-5),
+        policy=['ReduceOnPlateauLR', 0.1, 10, 1e-4, 'less'])
+
+
+def check_network(model, channels):
+    """Section a.2 and a.3: outdoors, Garg's rectangle up to 80 m."""
+    assert model.backbone.in_channels == channels
+    assert (model.decode_head.scale, model.decode_head.shift) == (6.016e-5,
+                                                                  0.00579)
+    cfg = model.train_cfg
+    assert (cfg.min_depth, cfg.max_depth, cfg.crop) == (1e-3, 80, 'garg')
+    for loss, default in ((model.decode_head.loss_depth, SigLoss),
+                          (model.uncertainty_head.loss_uncertainty,
+                           UncertaintyLoss)):
+        assert loss == dict(type=f'mmext.{default.__name__}')
+    assert model.get('data_preprocessor').size == (384, 384)
+
+
+def check_losses():
+    """What the losses are where a config does not say it."""
+    sig, uncertainty = SigLoss(), UncertaintyLoss()
+    assert (sig.loss_weight, sig.eps, sig.mean_weight) == (1, 0.1, 0.15)
+    assert (uncertainty.loss_weight, uncertainty.mode,
+            uncertainty.detach_target) == (1, 'l1', False)
+
+
+def merged(defaults, given):
+    return dict(defaults, **(given or {}))
+
+
+def test_numbers_of_the_preset_code():
+    """Sections a.5 to a.7 and the column 'code' of section b."""
+    check_losses()
+    for third in ('ugmt', 'glfa'):
+        names = load(f'{third}_code_vkitti2_kitti.py').stages
+        assert dict(names) == dict(
+            stage1='stage1_code_vkitti2.py',
+            stage2='stage2_code_vkitti2.py',
+            stage3=f'{third}_code_vkitti2_kitti.py')
+    one, two = (load(f'stage{n}_code_vkitti2.py') for n in (1, 2))
+    assert schedule(one) == published(16, 30, 1.1e-4)
+    check_network(one.model, 3)
+    assert schedule(two) == published(8, 10, 1.1e-4)
+    model = two.model
+    check_network(model.student, 128)
+    assert model.student.get('temporal') is None
+    assert model.get('teacher') is None and model.get('decay') is None
+    assert model.get('stem', 'random') == 'random'
+    kinds = CrossModalityDistiller
+    assert merged(kinds.ckd_defaults, model.ckd) == dict(
+        weight=0.01,
+        path='decode_head.layer_4',
+        teacher_path=None,
+        in_channels=None,
+        teacher_channels=None,
+        hidden=512,
+        out_channels=256,
+        normalize=False,
+        temperature=1,
+        symmetric=False)
+    assert merged(kinds.fkd_defaults, model.fkd) == dict(
+        weight=0.01,
+        path='decode_head.path_4',
+        teacher_path=None,
+        pixel_filter=None,
+        connector=None)
+    for third, losses, shared in (('ugmt', ('scp', ), True),
+                                  ('glfa', ('sup', 'sca'), False)):
+        cfg = load(f'{third}_code_vkitti2_kitti.py')
+        assert schedule(cfg) == published(8, 20, 1.1e-4)
+        check_third(cfg, losses, shared)
+        # 4 means 3 there
+        assert cfg.model.warmup_iters == 4 and cfg.model.warmup_off_by_one
+        assert cfg.default_hooks.checkpoint.save_best == 'target/abs_rel'
+        assert cfg.param_scheduler[0].monitor == 'target/val_sig'
+        target = cfg.train_dataloader.dataset.target
+        assert target.type == 'mmext.KITTIDepthDataset'
+        assert target.ann_file == 'eigen_train_files.txt'
+
+
+def check_third(cfg, losses, shared):
+    """Section a.7."""
+    model = cfg.model
+    check_network(model.model, 128)
+    assert tuple(model.losses) == losses
+    scp = merged(CrossDomainAdapter.scp_defaults, model.scp)
+    assert scp['weight'] == 1 and scp['loss'] == dict(type='mmext.SigLoss')
+    assert scp['threshold'] == dict(type='quantile', q=0.5, per_image=False)
+    sca = merged(CrossDomainAdapter.sca_defaults, model.sca)
+    assert (sca['weight'], sca['beta'], sca['share_head'], sca['hidden'],
+            sca['path']) == (0.1, 0.01, shared, 256, 'decode_head.layer_4')
+    assert model.warmup_weight == 0.1 and model.get('strong_aug') is None
+    mean, = (
+        one for one in cfg.custom_hooks if one.type == 'mmext.MeanTeacherHook')
+    assert (mean.decay, mean.evaluate, mean.save) == (0.999, 'student',
+                                                      'student')
+    assert mean.get('groups') is None and mean.get('update', 'iter') == 'iter'
+
+
+def test_numbers_of_the_preset_paper():
+    """What the figures draw: filters, a temporal module, both losses."""
+    cfg = load('bicross_paper_vkitti2_kitti-partial.py')
+    assert dict(cfg.stages) == dict(
+        stage1='stage1_vkitti2.py',
+        stage2='stage2_paper_vkitti2.py',
+        stage3='bicross_paper_vkitti2_kitti-partial.py')
+    one, two = (load(cfg.stages[f'stage{n}']) for n in (1, 2))
+    assert schedule(one) == published(16, 30, 1e-5)
+    assert schedule(two) == published(8, 10, 1e-5)
+    assert schedule(cfg) == published(8, 20, 1e-5)
+    assert two.model.student.temporal == dict(type='mmext.SpikeSE')
+    assert cfg.model.model.temporal == dict(type='mmext.SpikeSE')
+    assert (two.model.ckd.weight, two.model.fkd.weight) == (0.01, 0.01)
+    assert two.model.fkd.pixel_filter == dict(
+        rgb_q=0.5, spike_q=0.5, stat='quantile')
+    check_third(cfg, ('sup', 'scp', 'sca'), True)
+    assert cfg.model.warmup_iters == 3
+    assert not cfg.model.get('warmup_off_by_one')
+    data = cfg.train_dataloader.dataset
+    assert data.target.type == 'mmext.PartialKITTIDataset'
+    assert data.target.split == 'train' and 'drives' not in data.target
 
 
 def part(dataset):

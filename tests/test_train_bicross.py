@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from torch.nn.modules.module import register_module_forward_hook
 
 from mmext.engine.hooks import DistillHook, MeanTeacherHook
+from mmext.models.depth import CrossModalityDistiller
 from mmext.registry import HOOKS
 from mmext.utils.io import safe_load
 from mmext.utils.user_error import ConfigError, UserError
@@ -264,6 +265,84 @@ def test_h17_h21_teacher_of_stage3(stages, tmp_path):
                     rtol=1e-5,
                     atol=1e-7)
     assert not same(seen[2][0], seen[2][1])
+
+
+NO_VAL = dict(val_cfg=None, val_dataloader=None, val_evaluator=None)
+
+
+def test_h17_accumulated_gradients(stages, tmp_path):
+    """H17: warm-up and average go by steps of two iterations each."""
+    runner, seen = run(
+        stages / 'stage3.py', tmp_path / 'two', **NO_VAL, **{
+            'load_from': handed_over(stages, 2),
+            'optim_wrapper.accumulative_counts': 2,
+            'train_cfg.max_iters': 6
+        })
+    key = 'backbone.vit.blocks.0.mlp.fc1.weight'
+    moved = [[
+        index for index in range(6)
+        if not torch.equal(seen[index][who][key], seen[index + 1][who][key])
+    ] for who in (0, 1)]
+    assert moved == [[1, 3, 5], [3, 5]]  # student, teacher
+    scalars = runner.message_hub.log_scalars
+    assert len(scalars['train/loss_depth'].data[0]) == 6
+    assert len(scalars['train/loss_scp'].data[0]) == 4
+
+
+@pytest.mark.parametrize('loop,shares', [
+    (dict(type='IterBasedTrainLoop', max_iters=4), (1, 3 / 4, 2 / 4, 1 / 4)),
+    (dict(by_epoch=True, max_epochs=2), (1, 1, 1 / 2, 1 / 2)),
+])
+def test_weights_decay_in_a_run(stages, tmp_path, monkeypatch, loop, shares):
+    """The hook says how far the training is, at every iteration."""
+    used, weight = [], CrossModalityDistiller._weight
+
+    def record(self, options):
+        used.append((options['path'], weight(self, options)))
+        return used[-1][1]
+
+    monkeypatch.setattr(CrossModalityDistiller, '_weight', record)
+    run(
+        stages / 'stage2.py', tmp_path / 'decay', **{
+            'model.teacher_ckpt': handed_over(stages, 1),
+            'model.decay': 'linear',
+            'model.fkd.weight': 0.02,
+            'train_cfg': dict(loop, _delete_=True)
+        })
+    for path, full in (('decode_head.layer_4', 0.01), ('decode_head.path_4',
+                                                       0.02)):
+        found = [value for name, value in used if name == path]
+        # asked more than once an iteration
+        each = len(found) // 4
+        assert each and found == pytest.approx(
+            [full * share for share in shares for _ in range(each)])
+
+
+def test_temporal_modules_are_handed_over(stages, tmp_path):
+    """New in stage 2, whichever way it starts; trained; kept in stage 3."""
+    temporal = dict(type='mmext.SpikeSE', channels=16, reduction=2)
+    rgb = handed_over(stages, 1)
+    for name, start in (('loaded', dict(load_from=rgb)), ('taught', {})):
+        _, seen = run(
+            stages / 'stage2.py', tmp_path / name, **start, **{
+                'model.teacher_ckpt': rgb,
+                'model.student.temporal': temporal
+            })
+        keys = [key for key in seen[0][0] if key.startswith('temporal.')]
+        assert len(keys) == 2 and not set(keys) & set(seen[0][1])
+        assert all(seen[0][0][key].any() for key in keys)
+        for key in keys:
+            assert not torch.equal(seen[0][0][key], seen[-1][0][key])
+        saved = weights(tmp_path / name / 'iter_2.pth')
+        assert all(torch.equal(saved[key], seen[-1][0][key]) for key in keys)
+    _, seen = run(
+        stages / 'stage3.py', tmp_path / 'third', **NO_VAL, **{
+            'load_from': str(tmp_path / 'taught' / 'iter_2.pth'),
+            'model.model.temporal': temporal,
+            'train_cfg.max_iters': 1
+        })
+    for state in seen[0]:
+        assert all(torch.equal(saved[key], state[key]) for key in keys)
 
 
 def test_stage3_in_bfloat16(stages, tmp_path):

@@ -74,7 +74,7 @@ class Watch(Hook):
 
 
 def build(work_dir, iters=4, resume=False, val=True, val_cfg=None,
-          **kwargs):
+          accumulate=1, **kwargs):
     loader = dict(
         dataset=Data(), batch_size=4, num_workers=0,
         collate_fn=dict(type='pseudo_collate'),
@@ -87,7 +87,9 @@ def build(work_dir, iters=4, resume=False, val=True, val_cfg=None,
         Model(), str(work_dir), resume=resume,
         train_dataloader=loader,
         train_cfg=dict(by_epoch=False, max_iters=iters, val_interval=2),
-        optim_wrapper=dict(optimizer=dict(type='Adam', lr=0.1)),
+        optim_wrapper=dict(
+            optimizer=dict(type='Adam', lr=0.1),
+            accumulative_counts=accumulate),
         default_hooks=dict(
             checkpoint=dict(type='CheckpointHook', by_epoch=False,
                             interval=2)),
@@ -116,6 +118,26 @@ def test_teacher_follows_every_iteration(tmp_path):
     for student in students:
         for name, value in expected.items():
             expected[name] = 0.8 * value + 0.2 * student[name]
+    for name, value in hook.teacher.module.named_parameters():
+        assert torch.allclose(value, expected[name], atol=1e-6)
+
+
+@pytest.mark.parametrize('iters,begin,steps', [(6, 0, (1, 3, 5)),
+                                               (6, 2, (3, 5)),
+                                               (5, 0, (1, 3, 4))])
+def test_teacher_follows_steps_not_iterations(tmp_path, iters, begin, steps):
+    """Of two accumulated iterations, and what is left at the end."""
+    _, hook, students = train(
+        tmp_path, iters=iters, begin=begin, accumulate=2, val=False)
+    start = {k: v.clone() for k, v in Model().named_parameters()}
+    expected, before = dict(start), start
+    for index, student in enumerate(students):
+        moved = [not torch.equal(student[k], before[k]) for k in start]
+        assert any(moved) == (index % 2 == 1 or index == iters - 1)
+        before = student
+        if index in steps:
+            for name, value in expected.items():
+                expected[name] = 0.8 * value + 0.2 * student[name]
     for name, value in hook.teacher.module.named_parameters():
         assert torch.allclose(value, expected[name], atol=1e-6)
 
