@@ -109,6 +109,41 @@ def test_streetworld_with_spikes(tmp_path):
         files[0].write_bytes(files[0].read_bytes()[:100])
 
 
+def write_black_sample(folder, data, number):
+    """What a cache of a format holds for the first sample: nothing."""
+    info = data.get_data_info(0)
+    text = json.dumps([number, info['streetworld'], info['spike_camera']],
+                      sort_keys=True,
+                      default=str)
+    name = hashlib.sha256(text.encode()).hexdigest()[:24]
+    np.savez(
+        folder / f'{name}.npz',
+        bits=np.zeros(128 * 32 * 48 // 8, np.uint8),
+        shape=(128, 32, 48),
+        img=np.zeros((32, 48, 3), np.uint8),
+        gt_depth_map=np.zeros((32, 48), np.float32))
+
+
+@pytest.mark.parametrize('camera,anew', [
+    (dict(start='zero'), True),
+    (dict(start=0.5), True),
+    (dict(), False),
+    (dict(preset='scsim', start='zero'), False),
+])
+def test_streetworld_of_cameras_that_fired_late(tmp_path, camera, anew):
+    """Samples of before are drawn anew where spikes differ, and only there."""
+    init_default_scope('mmseg')
+    data = StreetWorldDepthDataset(
+        frames=1,
+        pipeline=[DRAW],
+        camera=camera,
+        spike_frames=1,
+        cache_dir=str(tmp_path),
+        **SMALL)
+    write_black_sample(tmp_path, data, 1)
+    assert data[0]['spike'].any() == anew
+
+
 @pytest.mark.parametrize('preset', ['spcs', 'spikingsim'])
 def test_streetworld_with_gamma(tmp_path, preset):
     """Cameras with their own full scale; samples of before are drawn anew."""
@@ -121,17 +156,7 @@ def test_streetworld_with_gamma(tmp_path, preset):
         spike_frames=1,
         cache_dir=str(tmp_path),
         **SMALL)
-    info = data.get_data_info(0)
-    text = json.dumps([1, info['streetworld'], info['spike_camera']],
-                      sort_keys=True,
-                      default=str)
-    name = hashlib.sha256(text.encode()).hexdigest()[:24]
-    np.savez(
-        tmp_path / f'{name}.npz',
-        bits=np.zeros(128 * 32 * 48 // 8, np.uint8),
-        shape=(128, 32, 48),
-        img=np.zeros((32, 48, 3), np.uint8),
-        gt_depth_map=np.zeros((32, 48), np.float32))
+    write_black_sample(tmp_path, data, 1)
     found = data[0]
     light = grey(found['img'], 2.2)
     scale = dict(spcs=255 / 256, spikingsim=0.45 / light.max())[preset]
