@@ -1,11 +1,14 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The recipes in configs/lipschitz are those of the specification."""
 import math
+import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from mmext.utils.config_build import build_model
+from mmext.utils.config_check import check_config
 from mmext.utils.config_io import load_config
 from mmext.utils.io import safe_load
 from .tool_fixtures import ROOT, run_tool, write_classification
@@ -224,6 +227,47 @@ def test_cpu_recipes_scale_with_one_number():
         assert hook.lr and hook.epochs[4] == 1
         assert cfg.get('param_scheduler') is None
         assert parameters(cfg) < 1_000_000
+
+
+def test_every_config_is_in_the_metafile():
+    meta = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())
+    listed = [model['Name'] for model in meta['Models']]
+    # These are built from the checkpoints of their members.
+    wanted = [p.stem for p in CONFIGS.glob('*.py') if '_posthoc' not in p.stem]
+    assert sorted(listed) == sorted(wanted)
+
+
+def test_a_loss_without_its_weight_is_found():
+
+    def errors():
+        found = check_config(cfg, allow_missing_paths=True)
+        return [f.path for f in found if f.level == 'error']
+
+    cfg = load('lipnet-3x512_mnist-0.3_cpu')
+    cfg.model.head.eps_train = '8/255'  # the text of a fraction is one
+    assert errors() == []
+    cfg.default_hooks.p_norm.lam = None
+    assert errors() == ['model.head.lam']
+    cfg.model.head.lam = 0.05
+    assert errors() == []
+
+
+def _snippet(path):
+    """What the Python of a README defines that has a certified classifier."""
+    blocks = re.findall(r'```python\n(.*?)```', path.read_text(), re.S)
+    block, = [b for b in blocks if 'LipschitzClassifier' in b]
+    names = {}
+    exec(block, names)
+    return names
+
+
+def test_models_of_the_readmes_learn():
+    front = _snippet(ROOT / 'README.md')
+    assert front['model']['head']['lam'] > 0
+    names = _snippet(CONFIGS / 'README.md')
+    hook, = [h for h in names['custom_hooks'] if 'PNormSchedule' in h['type']]
+    # Without a param_scheduler the rate would stay at 0.02.
+    assert hook['lr'] and 'param_scheduler' not in names
 
 
 def test_a_host_config_with_a_distance_backbone():

@@ -130,6 +130,10 @@ def test_certify(two_processes, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         certify.main([str(config), 'two/epoch_4.pth', '--eps', '8'])
     assert '8/255, not 8' in capsys.readouterr().err
+    for option in ('--samples', '--steps', '--restarts'):
+        with pytest.raises(SystemExit):
+            certify.parse_args([str(config), '--attack', f'{option}=-5'])
+        assert 'at least 1' in capsys.readouterr().err
     for argv, part in (
         (['two/epoch_2.pth'], 'middle of the schedule'),
         (['two/epoch_4.pth', '--amp'], 'float32'),
@@ -141,6 +145,21 @@ def test_certify(two_processes, monkeypatch, capsys):
         with pytest.raises((UserError, ValueError)) as caught:
             certify.main([str(config), *argv, '--work-dir', 'w'])
         assert part in str(caught.value), argv
+
+
+def test_options_of_certificates():
+    certify = tool('analysis_tools/certify')
+
+    def given(*argv):
+        return certify.given(certify.parse_args(['config.py', *argv]))
+
+    assert given() == {}
+    assert given('--no-clamp', '--method', 'lipschitz') == dict(
+        clamp=False, method='lipschitz')
+    assert given('--eps', '8/255', '0.1', '--radius-steps', '0') == dict(
+        eps=[8 / 255, 0.1], radius_steps=0)
+    assert given('--attack', '--steps', '7')['attack'] == dict(
+        steps=7, restarts=5, loss=['margin', 'ce'])
 
 
 def test_certify_on_two_processes(two_processes, monkeypatch):

@@ -23,6 +23,7 @@ _PER_EPS = dict(
     attacked='attacked',
     certified_unanimous='unanimous',
     certified_majority='majority')
+_CERTIFICATES = ('radius', 'radius_lipschitz', *_PER_EPS.values())
 
 
 @METRICS.register_module()
@@ -59,7 +60,7 @@ class CertifiedAccuracy(BaseMetric):
     collection of :class:`~mmengine.evaluator.BaseMetric`.
 
     Args:
-        eps (Sequence[float], optional): Radii in pixel units that the
+        eps (Sequence[float | str], optional): Radii in pixel units that the
             model certifies. Defaults to None: the samples say it
             (``certify_eps``).
         out_dir (str, optional): Folder of ``certified_accuracy.png``,
@@ -92,8 +93,8 @@ class CertifiedAccuracy(BaseMetric):
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if eps is not None:
-            eps = [eps] if isinstance(eps, (int, float)) else list(eps)
-            check_eps(eps)
+            eps = check_eps(eps)
+            eps = [eps] if isinstance(eps, float) else [*map(float, eps)]
         if export is not None:
             check_export(export)
         self.eps: Optional[List[float]] = eps
@@ -115,8 +116,8 @@ class CertifiedAccuracy(BaseMetric):
                 ``member_correct`` (K, ) and ``member_certified`` (K, E).
 
         Raises:
-            ConfigError: If a label is missing, or the number of radii does
-                not fit.
+            ConfigError: If a label is missing, the number of radii does not
+                fit, or there are no certificates for ``eps``.
         """
         for sample in data_samples:
             self.results.append(self._record(sample, len(self.results)))
@@ -141,6 +142,13 @@ class CertifiedAccuracy(BaseMetric):
                 None if value is None else float(value)
         for field, key in _PER_EPS.items():
             record[key] = self._per_eps(sample, field, record, name)
+        if self.eps and all(record[key] is None for key in _CERTIFICATES):
+            raise ConfigError(
+                f'{name}: CertifiedAccuracy expects certificates at '
+                f'eps={self.eps}, but the prediction has none. Set '
+                'model.test_cfg.certify.eps of a mmext.LipschitzClassifier '
+                'or mmext.CertifiedEnsemble; eps of the metric may be left '
+                'out.')
         for field, key in (('member_correct', 'members'),
                            ('member_certified', 'member_certified')):
             record[key] = _plain(_get(sample, field))

@@ -162,6 +162,7 @@ def build_findings(cfg: dict) -> List[Tuple[str, str, str]]:
             optim_findings(cfg, wrapper, attempt)
     findings += randomness_findings(cfg)
     findings += _lone_modules(cfg, _BUILT.get(key))
+    findings += _lone_losses(cfg, _BUILT.get(key))
     _check_data(cfg, _BUILT.get(key), attempt, findings)
     findings += _build_hooks(cfg, attempt)
     _build_data(cfg, attempt, findings)
@@ -178,6 +179,25 @@ def _lone_modules(cfg: dict, model: Optional[nn.Module]) -> Iterator[Tuple]:
                "there is no dict(type='mmext.MoSAHook'): a resumed run draws "
                "other modules than the one that was stopped, inactive='skip' "
                'has no effect and nothing is logged of the modules')
+
+
+def _lone_losses(cfg: dict, model: Optional[nn.Module]) -> Iterator[Tuple]:
+    """Losses that teach nothing without a weight of their cross-entropy."""
+    heads = [
+        m for m in (model.modules() if model is not None else ())
+        if getattr(m, 'needs_lam', False) and hasattr(m, 'lam')
+    ]
+    hooks = [
+        *(cfg.get('default_hooks') or {}).values(),
+        *(cfg.get('custom_hooks') or [])
+    ]
+    if cfg.get('train_cfg') and any(not head.lam for head in heads) and \
+            not any(hook and hook.get('lam') for hook in hooks):
+        yield ('error', 'model.head.lam',
+               'is 0, and the hook that schedules p has no lam either: the '
+               'loss leaves wrong images to the cross-entropy of that '
+               'weight, and the network would stay at chance. Set lam=0.05 '
+               'of the head, or lam=(0.05, 2e-4) of mmext.PNormScheduleHook')
 
 
 def _check_data(cfg: dict, model: Optional[nn.Module], attempt: Callable,

@@ -90,7 +90,11 @@ class Margin(BaseMetric):
 
     def compute_metrics(self, results):
         margin = sum(r[0] for r in results) / len(results)
-        return {'margin': margin, 'cert/p': results[0][1]}
+        return {
+            'margin': margin,
+            'cert/clean': margin,
+            'cert/p': results[0][1]
+        }
 
 
 class Watch(Hook):

@@ -205,6 +205,10 @@ def test_eps_may_stand_in_the_metric():
                    pred_score=torch.tensor([0.2, 0.8]))]
     assert evaluate(scored) == {'cert/clean': 100.}
     assert evaluate(scored, prefix='ema') == {'ema/clean': 100.}
+    assert metric(eps='8/255').eps == [8 / 255]
+    assert metric(eps=['8/255', 0.1]).eps == [8 / 255, 0.1]
+    with pytest.raises(ConfigError, match='model.test_cfg.certify.eps'):
+        evaluate(scored, eps=[0.1])
 
 
 def test_names_of_radii():

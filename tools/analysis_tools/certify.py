@@ -30,16 +30,17 @@ from mmext.utils.user_error import UserError, run_tool
 def radius(text: str) -> float:
     """A radius such as ``0.1`` or ``8/255``."""
     try:
-        top, _, bottom = text.partition('/')
-        value = float(top) / float(bottom or 1)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(
-            f'expected a radius such as 0.1 or 8/255, got {text!r}')
-    try:
-        check_eps(value)
+        return check_eps(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error))
-    return value
+
+
+def count(text: str) -> int:
+    """How many of something, at least one."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(
+            f'expected a whole number of at least 1, got {text!r}')
+    return int(text)
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -76,11 +77,12 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--attack',
         action='store_true',
         help='also attack at every radius: PGD on margin and cross-entropy')
-    parser.add_argument('--steps', type=int, help='steps of PGD. Default: 100')
     parser.add_argument(
-        '--restarts', type=int, help='starts of PGD. Default: 5')
+        '--steps', type=count, help='steps of PGD. Default: 100')
     parser.add_argument(
-        '--samples', type=int, metavar='N', help='the first N images only')
+        '--restarts', type=count, help='starts of PGD. Default: 5')
+    parser.add_argument(
+        '--samples', type=count, metavar='N', help='the first N images only')
     parser.add_argument(
         '--out-dir',
         help='folder of certified.json, the plots and the export. Default: '

@@ -189,7 +189,7 @@ class LipschitzEMAHook(MeanTeacherHook):
             self._other = {
                 key: value
                 for key, value in self._other.items()
-                if not key.startswith('cert')
+                if not key.startswith('cert') or key.endswith('/clean')
             }
         else:
             self._swap(runner)

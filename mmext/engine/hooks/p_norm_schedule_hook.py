@@ -2,7 +2,7 @@
 """The exponent, the radius and the weights of the loss, as training goes."""
 import logging
 import math
-from typing import Any, Iterator, List, Optional, Sequence, Tuple
+from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 from torch import nn
 
 from mmext.models.lipschitz.boxes import check_eps
+from mmext.models.lipschitz.loss_modules import LACKS_LAM
 from mmext.models.lipschitz.p_norm import distance_modules
 from mmext.models.lipschitz.schedules import LpSchedule, check_schedule
 from mmext.registry import HOOKS
@@ -54,10 +55,12 @@ class PNormScheduleHook(Hook):
         p_end (float): p just before infinity. Defaults to 1000.
         eps_smooth (float): Part of the radius' ramp that is of fourth
             order; ``'v2'`` only. Defaults to 0.
-        eps_train (float, optional): Radius in units of pixels in [0, 1], in
-            place of the heads'. Defaults to None.
+        eps_train (float | str, optional): Radius in units of pixels in
+            [0, 1], such as 0.1 or ``'8/255'``, in place of the heads'.
+            Defaults to None.
         lam (tuple[float, float], optional): Weight of the cross-entropy at
-            the start and the end. Defaults to None, the heads'.
+            the start and the end. Defaults to None, the heads'. Losses that
+            cannot do without refuse 0 at the start.
         kappa (tuple[float, float], optional): Weight of the worst case at
             both ends of the radius' ramp. Defaults to None, the heads'.
         lr (bool): Let the hook set the learning rate too, with the cosine
@@ -82,13 +85,13 @@ class PNormScheduleHook(Hook):
                  p_start: float = 8.,
                  p_end: float = 1000.,
                  eps_smooth: float = 0.,
-                 eps_train: Optional[float] = None,
+                 eps_train: Optional[Union[float, str]] = None,
                  lam: Optional[Tuple[float, float]] = None,
                  kappa: Optional[Tuple[float, float]] = None,
                  lr: bool = False) -> None:
         check_schedule(epochs, style, p_start, p_end, eps_smooth)
         if eps_train is not None:
-            check_eps(eps_train)
+            eps_train = check_eps(eps_train)
         self.epochs = tuple(epochs)
         self.options = dict(
             style=style, p_start=p_start, p_end=p_end, eps_smooth=eps_smooth)
@@ -115,6 +118,10 @@ class PNormScheduleHook(Hook):
         ]
         # without a radius of its own, what the head has now is the full one
         self._heads = [(m, getattr(m, 'eps_train', m.eps)) for m in heads]
+        for head in heads:
+            lam = head.lam if self.lam is None else self.lam[0]
+            if not lam and getattr(head, 'needs_lam', False):
+                raise ConfigError(LACKS_LAM)
         self.schedule = self._lay_out(runner)
         self._done = runner.iter
         _tell(runner, None)

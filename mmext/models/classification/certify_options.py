@@ -1,9 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """How a classifier is asked to certify: ``test_cfg.certify``."""
 from dataclasses import dataclass, fields
-from typing import Optional, Sequence, Tuple
+from typing import Any, Optional, Tuple, Union
 
 from mmext.utils.user_error import ConfigError
+from ..lipschitz.attacks import attack_losses
 from ..lipschitz.boxes import check_eps, warn_large_eps
 from ..lipschitz.certifier import METHODS
 
@@ -13,8 +14,9 @@ class CertifyOptions:
     """``test_cfg=dict(certify=dict(...))`` of a certified classifier.
 
     Args:
-        eps (float | Sequence[float]): Radii in pixel units of images in
-            [0, 1], such as ``[2 / 255, 8 / 255]``; all in one pass.
+        eps (float | str | Sequence[float | str]): Radii in pixel units of
+            images in [0, 1], such as ``[2 / 255, 8 / 255]`` or
+            ``['2/255', '8/255']``; all in one pass.
         method (str): ``'interval'`` propagates the box through every layer;
             ``'lipschitz'`` uses the margin alone (for a ``BoundMLPHead``: the
             features plus and minus eps). Defaults to ``'interval'``.
@@ -56,9 +58,15 @@ class CertifyOptions:
         """Read ``test_cfg``.
 
         Raises:
-            ConfigError: For options that do not exist.
-            ValueError: For radii that are not in pixel units.
+            ConfigError: For options that do not exist, and radii that are
+                not in pixel units.
         """
+        others = sorted(set(cfg or {}) - {'certify'})
+        if others:
+            raise ConfigError(
+                'test_cfg of a certified classifier takes certify=dict('
+                f'eps=[8 / 255], ...), but got {", ".join(others)}. Options '
+                'of certificates stand in test_cfg.certify.')
         cfg = (cfg or {}).get('certify')
         if cfg is None:
             return None
@@ -68,18 +76,18 @@ class CertifyOptions:
             raise ConfigError('test_cfg.certify needs eps, and may have '
                               f'{", ".join(known[1:])}, but got {dict(cfg)}.')
         options = dict(cfg)
-        eps = options.pop('eps')
-        eps = tuple(eps) if isinstance(eps, Sequence) else (eps, )
-        check_eps(eps)
+        eps = check_eps(options.pop('eps'))
+        eps = (eps, ) if isinstance(eps, float) else tuple(map(float, eps))
         warn_large_eps(eps)
         if not eps:
             raise ConfigError('test_cfg.certify.eps is empty: give at least '
                               'one radius, such as 8/255.')
-        self = cls(tuple(float(e) for e in eps), **options)
-        self._check()
-        return self
+        return cls(eps, **options)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
+        _check_number('pixel_range', self.pixel_range, 0.)
+        if self.radius_steps is not None:
+            _check_number('radius_steps', self.radius_steps, 0)
         if self.method not in METHODS:
             raise ConfigError(f'method is one of {METHODS}, but got '
                               f'{self.method!r}.')
@@ -93,6 +101,23 @@ class CertifyOptions:
                 raise ConfigError(f'An attack of type {kind!r} takes '
                                   f'{sorted(ATTACK_OPTIONS[kind])}, but got '
                                   f'{sorted(unknown)}.')
+            attack_losses(self.attack.get('loss', 'margin'))
+            for name, least in dict(steps=1, restarts=1, step_size=0.).items():
+                if name in self.attack:
+                    _check_number(f'attack.{name}', self.attack[name], least)
+
+
+def _check_number(name: str, value: Any, least: Union[int, float]) -> None:
+    """A whole number of at least an int, or a number above a float."""
+    if isinstance(least, int):
+        good = isinstance(value, int) and value >= least
+        bound = f'whole number of at least {least}'
+    else:
+        good = isinstance(value, (int, float)) and value > least
+        bound = f'number above {least:g}'
+    if not good:
+        raise ConfigError(f'test_cfg.certify.{name} is a {bound}, but got '
+                          f'{value!r}.')
 
 
 ATTACK_OPTIONS = dict(

@@ -1,10 +1,12 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Heads of l-infinity networks: logits, training residuals, certificates."""
 import inspect
+import logging
 import math
 from typing import Any, List, Optional, Sequence, Tuple, Union
 
 import torch
+from mmengine.logging import print_log
 from mmpretrain.evaluation.metrics import Accuracy
 from mmpretrain.models.heads import ClsHead
 from mmpretrain.structures import DataSample
@@ -16,6 +18,7 @@ from ..lipschitz.bound_heads import BoundMLP, DistanceHead
 from ..lipschitz.bounds import Bounds
 from ..lipschitz.boxes import check_eps, warn_large_eps
 from ..lipschitz.certificates import lipschitz_residual
+from ..lipschitz.loss_modules import LACKS_LAM
 
 Features = Tuple[Union[Tensor, Bounds], ...]
 
@@ -59,11 +62,13 @@ class RobustHead(ClsHead):
         num_classes (int): C.
         in_channels (int): Length of the features.
         loss (dict): The loss. Defaults to ``dict(type='mmext.LipHingeLoss')``.
-        eps_train (float): Training radius in pixel units of images in
-            [0, 1], such as 8/255. Defaults to 0.
+        eps_train (float | str): Training radius in pixel units of images
+            in [0, 1], such as 8/255 or ``'8/255'``. Defaults to 0.
         kappa (float): Weight of the worst case, the rest is for the clean
             margins. Defaults to 1.
-        lam (float): Weight of the cross-entropy in mixtures. Defaults to 0.
+        lam (float): Weight of the cross-entropy in ``LipMixtureLoss``,
+            ``LipCEHingeLoss`` and ``LipMaskedCELoss``, which learn nothing
+            without it; 0.05 to 1 in the published recipes. Defaults to 0.
         std (Sequence[float], optional): Those of the data preprocessor, if
             the classifier is the stock ``ImageClassifier``;
             ``LipschitzClassifier`` fills it in. Defaults to None.
@@ -84,7 +89,7 @@ class RobustHead(ClsHead):
                  num_classes: int,
                  in_channels: int,
                  loss: dict = dict(type='mmext.LipHingeLoss'),
-                 eps_train: float = 0.,
+                 eps_train: Union[float, str] = 0.,
                  kappa: float = 1.,
                  lam: float = 0.,
                  std: Optional[Sequence[float]] = None,
@@ -96,7 +101,7 @@ class RobustHead(ClsHead):
         if num_classes < 2:
             raise ConfigError('A certificate compares classes: expected '
                               f'num_classes >= 2, but got {num_classes}.')
-        check_eps(eps_train)
+        eps_train = check_eps(eps_train)
         warn_large_eps(eps_train)
         self.num_classes = num_classes
         self.in_channels = in_channels
@@ -107,6 +112,12 @@ class RobustHead(ClsHead):
         self.eps_scale = None if std is None else eps_scale(std, pixel_range)
         self._robust = 'residual' in inspect.signature(
             self.loss_module.forward).parameters
+        self._started = False
+
+    @property
+    def needs_lam(self) -> bool:
+        """bool: Whether wrong images learn by the cross-entropy alone."""
+        return getattr(self.loss_module, 'needs_lam', False)
 
     def train_radius(self) -> float:
         """The training radius in the units of the network.
@@ -171,6 +182,9 @@ class RobustHead(ClsHead):
         Returns:
             dict[str, Tensor]: ``loss`` and ``accuracy_top-k``.
         """
+        if not self._started and self.needs_lam and not self.lam:
+            print_log(LACKS_LAM, logger='current', level=logging.WARNING)
+        self._started = True
         losses = dict(
             loss=self.loss_module(
                 logits,

@@ -93,13 +93,29 @@ def _ascend(forward: Callable[[Tensor], Tensor], surrogate: Callable[[Tensor],
     return point, best, top
 
 
-def _checked(forward: Callable, loss: Union[str, Sequence[str]], steps: int,
-             restarts: int, keep: str) -> Tuple[str, ...]:
+def attack_losses(loss: Union[str, Sequence[str]]) -> Tuple[str, ...]:
+    """Names of losses that :func:`pgd_attack` takes in turn.
+
+    Args:
+        loss (str | Sequence[str]): One name, or several.
+
+    Returns:
+        tuple[str]: The names.
+
+    Raises:
+        ConfigError: If there is none, or one does not exist.
+    """
     losses = as_tuple(loss)
     unknown = [name for name in losses if name not in LOSSES]
     if unknown or not losses:
         raise ConfigError("loss is 'margin', 'ce' or a list of them, but got "
                           f'{loss!r}.')
+    return losses
+
+
+def _checked(forward: Callable, loss: Union[str, Sequence[str]], steps: int,
+             restarts: int, keep: str) -> Tuple[str, ...]:
+    losses = attack_losses(loss)
     if steps < 0 or restarts < 1:
         raise ConfigError('An attack takes steps >= 0 and restarts >= 1, but '
                           f'got steps={steps}, restarts={restarts}.')

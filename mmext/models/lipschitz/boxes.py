@@ -5,7 +5,7 @@
 in the units that the network sees, after division by std, elsewhere.
 """
 import logging
-from typing import Optional, Sequence, Union
+from typing import Any, Optional, Sequence, Tuple, Union
 
 import torch
 from mmengine.logging import print_log
@@ -16,26 +16,49 @@ from .bounds import Bounds, CertificationError
 from .rounding import unit_roundoff
 
 Numbers = Union[float, Sequence[float], Tensor]
+Radii = Union[float, Tuple[float, ...], Tensor]
 
 
-def check_eps(eps: Numbers) -> None:
-    """Refuse radii that are not in units of images in [0, 1].
+def check_eps(eps: Any) -> Radii:
+    """Radii as numbers, in units of images in [0, 1].
 
     Args:
-        eps (float | Sequence[float] | Tensor): One or more radii.
+        eps (float | str | Sequence[float | str] | ndarray | Tensor): One or
+            more radii; a text is a number or a fraction such as
+            ``'8/255'``, which ``--cfg-options`` does not compute.
+
+    Returns:
+        float | tuple[float] | Tensor: The same as numbers; a tensor as it
+        is.
 
     Raises:
-        ConfigError: If one is negative, above 1 or not finite.
+        ConfigError: If one is no number, negative, above 1 or not finite.
     """
     # Not on a default device, which may be without values ('meta').
     device = eps.device if isinstance(eps, Tensor) else 'cpu'
-    values = torch.as_tensor(eps, dtype=torch.float64, device=device)
+    radii = eps if isinstance(eps, Tensor) else _radii(eps)
+    values = torch.as_tensor(radii, dtype=torch.float64, device=device)
     if bool(((values >= 0) & (values <= 1)).all()):
-        return
+        return radii
     raise ConfigError(
         'eps is in pixel units of images in [0, 1], so between 0 and 1, but '
         f'got {eps!r}. Write 8/255, not 8; and give the pixel radius, not '
         'eps / std, which is computed from the data preprocessor.')
+
+
+def _radii(eps: Any) -> Union[float, Tuple[float, ...]]:
+    if hasattr(eps, 'tolist'):  # numpy's arrays and numbers
+        eps = eps.tolist()
+    if isinstance(eps, (list, tuple)):
+        return tuple(_radii(one) for one in eps)
+    try:
+        if not isinstance(eps, str):
+            return float(eps)
+        top, slash, bottom = eps.partition('/')
+        return float(top) / (float(bottom) if slash else 1.)
+    except (TypeError, ValueError, ZeroDivisionError):
+        raise ConfigError('eps is a number such as 0.1, a fraction such as '
+                          f"'8/255', or a list of them, but got {eps!r}.")
 
 
 def warn_large_eps(eps: Union[float, Sequence[float]]) -> None:
@@ -114,7 +137,7 @@ def normalised_eps(eps: Numbers,
         ConfigError: For other methods, an eps outside [0, 1] or a std that
             is not positive.
     """
-    check_eps(eps)
+    eps = check_eps(eps)
     radii = torch.as_tensor(eps, dtype=torch.float64) / _channels(std, 'std')
     if method == 'interval':
         return radii
@@ -215,7 +238,7 @@ def input_box(x: Tensor,
         CertificationError: If, with ``clamp``, the images are no images in
             [0, 1] under this mean and std.
     """
-    check_eps(eps)
+    eps = check_eps(eps)
     mean, std = _channels(mean, 'mean'), _channels(std, 'std')
     eps = torch.as_tensor(eps, dtype=torch.float64, device=x.device)
     radii = eps.reshape(-1, 1) / std.to(x.device)

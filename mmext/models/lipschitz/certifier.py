@@ -175,7 +175,7 @@ class Certifier:
 
     def _radius_seen(self, x: Tensor, eps: Union[float, Tensor]) -> Tensor:
         """Radius in the units of the network by the Lipschitz rule, (B, )."""
-        check_eps(eps)
+        eps = check_eps(eps)
         eps = torch.as_tensor(eps, dtype=torch.float64, device=x.device)
         seen = eps * normalised_eps(1., self.std, 'lipschitz')
         if self.sound_rounding:
@@ -273,6 +273,7 @@ class Certifier:
         worst = [
             r.sound.scatter(1, labels[:, None], -torch.inf).amax(1) for r in at
         ]
-        radius = -worst[0] / (worst[1] - worst[0])
+        # NaN, where the network computes NaN, is no radius.
+        radius = (-worst[0] / (worst[1] - worst[0])).nan_to_num(nan=0.)
         # Shrunk a hair, so that it is itself certified.
         return (radius * (1 - 1e-9)).clamp(min=0., max=1.)

@@ -12,6 +12,12 @@ from mmext.registry import MODELS
 from mmext.utils.user_error import ConfigError
 from . import losses
 
+LACKS_LAM = (
+    'The loss of the head leaves wrong images to the cross-entropy, but its '
+    'weight lam is 0 from the start: the network would stay at chance. Set '
+    'lam of the head, such as 0.05, or of PNormScheduleHook, such as '
+    '(0.05, 2e-4).')
+
 
 class _Combined(nn.Module):
     r"""kappa times the worst case plus (1 - kappa) times the clean one.
@@ -125,6 +131,9 @@ class _WithScalar(nn.Module):
     logits themselves, which stay 1-Lipschitz.
     """
 
+    needs_lam = True
+    """bool: Wrong images have no other gradient than the cross-entropy's."""
+
     def __init__(self) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(1))
@@ -169,8 +178,11 @@ class LipMixtureLoss(_WithScalar):
     Args:
         clip (float): Upper end of the hinge. Defaults to 1.
 
+    Without a cross-entropy it stays at chance: set ``lam`` of the head, or
+    of the hook to let it fade.
+
     Example:
-        >>> loss = dict(type='mmext.LipMixtureLoss')
+        >>> head = dict(loss=dict(type='mmext.LipMixtureLoss'), lam=0.1, ...)
         >>> custom_hooks = [
         ...     dict(type='mmext.PNormScheduleHook', lam=(0.1, 5e-4), ...)]
     """
@@ -194,7 +206,7 @@ class LipCEHingeLoss(_WithScalar):
     :func:`.losses.ce_hinge_loss`.
 
     Example:
-        >>> loss = dict(type='mmext.LipCEHingeLoss')
+        >>> head = dict(loss=dict(type='mmext.LipCEHingeLoss'), lam=1., ...)
     """
 
     def one(self, scaled_logits: Tensor, residual: Tensor, labels: Tensor,
@@ -208,7 +220,7 @@ class LipMaskedCELoss(_WithScalar):
     see :func:`.losses.masked_ce_loss`.
 
     Example:
-        >>> loss = dict(type='mmext.LipMaskedCELoss')
+        >>> head = dict(loss=dict(type='mmext.LipMaskedCELoss'), lam=1., ...)
     """
 
     def one(self, scaled_logits: Tensor, residual: Tensor, labels: Tensor,

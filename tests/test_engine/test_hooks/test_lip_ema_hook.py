@@ -176,7 +176,7 @@ def test_property_24_fresh_test_run(tmp_path, buffers):
         fresh = lip_training.test(
             tmp_path / f'test{epoch}', path, hooks=hooks(buffers=buffers))
         row = logged[epoch - 1]
-        assert fresh == {k: row[k] for k in ('margin', 'cert/p')}
+        assert fresh == {k: row[k] for k in ('margin', 'cert/clean', 'cert/p')}
         assert math.isinf(row['cert/p']) and math.isinf(row['cert/p_live'])
         # the live weights are in the file, too
         net = lip_training.DistanceNet().eval()
@@ -214,6 +214,7 @@ def test_clean_only(tmp_path):
     hub = runner.message_hub
     assert 'val/margin_ema' in hub.log_scalars
     assert 'val/cert/p_ema' not in hub.log_scalars
+    assert 'val/cert/clean_ema' in hub.log_scalars
     saved = safe_load(tmp_path / 'whole' / 'epoch_5.pth')
     for key, value in watch.states[-1].items():
         assert torch.equal(saved['state_dict'][key], value)

@@ -161,11 +161,17 @@ def test_a_run_that_ends_too_early_is_told(tmp_path):
     (dict(epochs=(0, 1)), 'five numbers'),
     (dict(style='v3'), "'ramp' or 'v2'"),
     (dict(eps_train=8.), 'in pixel units'),
+    (dict(eps_train='a lot'), 'a lot'),
     (dict(p_start=-1.), 'p_start'),
 ])
 def test_wrong_options(options, match):
     with pytest.raises(ConfigError, match=match):
         PNormScheduleHook(**{**dict(epochs=EPOCHS), **options})
+
+
+def test_the_radius_may_be_a_text():
+    hook = PNormScheduleHook(epochs=EPOCHS, eps_train='8/255')
+    assert hook.eps_train == 8 / 255
 
 
 def test_wrong_surroundings(tmp_path):

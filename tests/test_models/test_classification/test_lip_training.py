@@ -6,8 +6,10 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
+from mmext.models.classification import lip_heads
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.models.lipschitz.p_norm import get_p
+from mmext.utils.user_error import ConfigError
 from .lip_models import (CLASSES, build, classifier, finished, images,
                          lip_head, mlp_head, predict, preprocessed, stacked)
 from .lip_runs import SCHEDULE, run, runner_config
@@ -209,3 +211,41 @@ def test_schedule_reaches_the_head(tmp_path):
     assert eps[0] == 0 and 0 < eps[1] < eps[-1] <= 0.05
     head = runner.model.head
     assert head.train_radius() == pytest.approx(head.eps * 255 / 60)
+
+
+NEEDS_LAM = ['LipMixtureLoss', 'LipCEHingeLoss', 'LipMaskedCELoss']
+
+
+@pytest.mark.parametrize('loss', NEEDS_LAM)
+def test_no_cross_entropy_from_the_start_is_refused(tmp_path, loss):
+    """Wrong images would have no gradient: 10.00 % on CIFAR-10."""
+    options = dict(
+        epochs=1, val_dataloader=None, val_cfg=None, val_evaluator=None)
+    for k, (given, lam) in enumerate(((0., None), (0.1, (0., 0.1)))):
+        model = classifier(
+            lip_head(loss=dict(type=f'mmext.{loss}'), lam=given))
+        with pytest.raises(ConfigError, match='Set lam of the head'):
+            run(tmp_path / str(k),
+                model,
+                hooks=[dict(SCHEDULE, lam=lam)],
+                **options)
+    if loss == NEEDS_LAM[0]:  # it may fade to nothing
+        model['head']['lam'] = 0.
+        run(tmp_path / 'fades',
+            model,
+            hooks=[dict(SCHEDULE, lam=(0.1, 0.))],
+            **options)
+
+
+@pytest.mark.parametrize('loss', ['LipHingeLoss', *NEEDS_LAM])
+def test_no_cross_entropy_without_the_hook_is_told(monkeypatch, loss):
+    said = []
+    monkeypatch.setattr(lip_heads, 'print_log',
+                        lambda text, **kwargs: said.append(text))
+    for lam in (0., 0.1):
+        model = build(
+            classifier(lip_head(loss=dict(type=f'mmext.{loss}'), lam=lam)))
+        for _ in range(2):
+            model(**preprocessed(model, images()), mode='loss')
+    assert len(said) == (loss in NEEDS_LAM)
+    assert all('Set lam of the head' in text for text in said)

@@ -3,6 +3,7 @@
 import copy
 import functools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -369,6 +370,18 @@ def test_units_do_not_matter():
     (dict(certify=dict(eps=0.1, method='crown')), 'crown'),
     (dict(certify=dict(eps=0.1, attack=dict(step=1))), 'steps'),
     (dict(certify=dict(eps=0.1, attack=dict(type='fgsm'))), 'fgsm'),
+    (dict(certify=dict(eps=None)), "such as '8/255'"),
+    (dict(certify=dict(eps='a lot')), 'a lot'),
+    (dict(certify=dict(eps=0.1, attack=dict(loss='dlr'))), 'dlr'),
+    (dict(certify=dict(eps=0.1, attack=dict(steps=0))), 'attack.steps'),
+    (dict(certify=dict(eps=0.1, attack=dict(restarts=0))), 'restarts'),
+    (dict(certify=dict(eps=0.1, attack=dict(step_size=0.))), 'step_size'),
+    (dict(certify=dict(eps=0.1, radius_steps=-1)), 'radius_steps'),
+    (dict(certify=dict(eps=0.1, radius_steps=2.5)), 'radius_steps'),
+    (dict(certify=dict(eps=0.1, pixel_range=0)), 'pixel_range'),
+    (dict(test_cfg=dict(certifiy=dict(eps=[0.1]))), 'certifiy'),
+    (dict(test_cfg=dict(certify=dict(eps=[0.1]), eps=[0.2])), 'but got eps'),
+    (dict(head=lip_head(eps_train='a lot')), 'a lot'),
     (dict(data_preprocessor=dict()), 'mean and std'),
     (dict(data_preprocessor=None), 'mean and std'),
     (dict(data_preprocessor=dict(mean=[0.1307], std=[0.3081])),
@@ -391,6 +404,34 @@ def test_configs_that_are_refused(change, message):
     model.update(change)
     with pytest.raises(ValueError, match=message):
         build(model)
+
+
+def test_radii_may_be_texts():
+    """As ``--cfg-options model.test_cfg.certify.eps="['2/255']"`` gives."""
+    options = CertifyOptions.from_cfg(dict(certify=dict(eps='8/255')))
+    assert options.eps == (8 / 255, )
+    assert CertifyOptions.from_cfg(dict()) is None
+    model = build(
+        classifier(
+            lip_head(eps_train='8/255'), certify=dict(eps=['2/255', 0.1])))
+    assert model.head.eps == model.head.eps_train == 8 / 255
+    assert model.certify.eps == (2 / 255, 0.1)
+    with pytest.raises(ConfigError, match='radius_steps'):
+        replace(options, radius_steps=-1)
+
+
+@pytest.mark.parametrize('method', ['interval', 'lipschitz'])
+def test_weights_that_are_nan_certify_nothing(method):
+    """Without a word of eps, which is as it should be."""
+    model = finished(
+        classifier(
+            certify=dict(
+                eps=[0.01], method=method, clamp=False, radius_steps=5)))
+    with torch.no_grad():
+        model.backbone.body.layers.fc1.weight[0, 0] = math.nan
+    found = predict(model, images(4))
+    assert not stacked(found, 'certified').any()
+    assert not stacked(found, 'certified_radius').any()
 
 
 def test_images_that_are_refused():

@@ -2,6 +2,7 @@
 """Radii of balls, their units, and the boxes around images."""
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -31,6 +32,23 @@ def test_eps_in_wrong_units_is_refused(eps):
         check_eps(eps)
     with pytest.raises(ValueError, match='Write 8/255, not 8'):
         input_box(pixels(2, (1, 4, 4)), torch.tensor(eps), MEAN, STD)
+
+
+def test_radii_are_numbers_or_fractions():
+    """``--cfg-options`` and JSON give texts."""
+    assert check_eps('8/255') == 8 / 255 and check_eps('0.1') == 0.1
+    assert check_eps(['2/255', 0.1, 1]) == (2 / 255, 0.1, 1.)
+    assert check_eps(np.array([0.25, 0.5])) == (0.25, 0.5)
+    assert isinstance(check_eps(np.float32(0.25)), float)
+    tensor = torch.tensor([0.1])
+    assert check_eps(tensor) is tensor
+    x = pixels(2, (1, 4, 4))
+    found, expected = (
+        input_box(x, eps, MEAN, STD) for eps in ('8/255', 8 / 255))
+    assert torch.equal(found.lower, expected.lower)
+    for wrong in (None, 'a', '', '8/0', '8/', '1/2/3', [None], dict(eps=0.1)):
+        with pytest.raises(ConfigError, match="a fraction such as '8/255'"):
+            check_eps(wrong)
 
 
 def test_images_of_another_normalisation_are_refused():
