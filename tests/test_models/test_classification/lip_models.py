@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Tiny l-infinity classifiers and data that they can learn."""
+import functools
 import math
 from copy import deepcopy
 from typing import Any, List
@@ -96,6 +97,27 @@ def finished(model: dict, seed: int = 0):
     with torch.no_grad():
         built(preprocessed(built, images(16, channels, size))['inputs'])
     return built.eval()
+
+
+@functools.lru_cache(maxsize=None)
+def trained(head: str = 'lip', seed: int = 0) -> tuple:
+    """A network that has seen its images for some steps, at p = inf, and
+    one with the moving average of its weights."""
+    model = build(classifier(head), seed)
+    average = deepcopy(model.state_dict())
+    optimizer = torch.optim.Adam(model.parameters(), 0.03, eps=1e-10)
+    data = preprocessed(model, images(64))
+    for step in range(60):
+        p = 8 * 2**(step / 4) if step < 28 else math.inf
+        set_p(model, p)
+        optimizer.zero_grad()
+        model(**data, mode='loss')['loss'].backward()
+        optimizer.step()
+        for key, value in model.state_dict().items():
+            average[key].lerp_(value, 0.1)
+    other = build(classifier(head), seed, math.inf)
+    other.load_state_dict(average)
+    return model.eval(), other
 
 
 def images(count: int = 12,

@@ -19,9 +19,10 @@ from mmext.utils.user_error import UserError
 from ...classification_fixtures import write_fashion_mnist
 from ...tool_fixtures import ROOT, tool
 from ...toy_runs import quick_runner
+from ..test_lipschitz.nets import stretch
 from .lip_models import (CLASSES, build, classifier, finished, images,
                          lip_head, mlp_body, mlp_head, predict, preprocessed,
-                         stacked)
+                         stacked, trained)
 from .lip_runs import run, runner_config
 
 EPS = [0.002, 0.01, 0.03]
@@ -239,6 +240,24 @@ def test_theorems_hold_sample_by_sample(mixed):
     if not mixed:
         moved = (model.scores(other) - model.scores(pixels)).abs().amax()
         assert moved <= 2.55 / 60 * (1 + 1e-5)
+
+
+def test_property_10_the_average_is_lipschitz():
+    """Trained members, averages of their weights, and other stds: in pixels
+    a logit of the average moves by the average of 1 / std at most."""
+    live, ema = (deepcopy(m) for m in trained())
+    model = evaluated(
+        ensemble([
+            Module(live),
+            Module(ema, weight=2.),
+            Module(three()[2]),
+        ])).double()
+    limit = float(model.weights @ torch.tensor([1 / 60, 1 / 60, 1 / 75],
+                                               dtype=torch.float64))
+    pixels = preprocessed(model, images(6))['inputs']
+    # Large steps, beside which the rounding of pixels to float32 is small.
+    found = stretch(model.scores, pixels, eps=60, steps=60, least=60)
+    assert 0.05 * limit < found <= limit * (1 + 1e-5)
 
 
 @pytest.mark.parametrize('mixed', [False, True])

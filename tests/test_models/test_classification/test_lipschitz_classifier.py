@@ -1,7 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Certificates in the predictions of a classifier."""
 import copy
-import functools
 import math
 from dataclasses import replace
 
@@ -18,30 +17,15 @@ from mmext.models.lipschitz.p_norm import get_p, set_p
 from mmext.utils.user_error import ConfigError
 from .lip_models import (CLASSES, build, classifier, finished, images,
                          lip_head, mlp_body, mlp_head, predict, preprocessed,
-                         samples, stacked)
+                         samples, stacked, trained)
 
 EPS = [0., 0.005, 0.02, 0.05, 0.15]
 FIELDS = {'certify_eps', 'certified', 'worst_margin', 'certified_radius'}
 
 
-@functools.lru_cache(maxsize=None)
-def trained(head='lip', seed=0):
-    """A network that has seen its images for some steps, at p = inf."""
-    model = build(classifier(head), seed)
-    optimizer = torch.optim.Adam(model.parameters(), 0.03, eps=1e-10)
-    data = preprocessed(model, images(64))
-    for step in range(60):
-        p = 8 * 2**(step / 4) if step < 28 else math.inf
-        set_p(model, p)
-        optimizer.zero_grad()
-        model(**data, mode='loss')['loss'].backward()
-        optimizer.step()
-    return model.eval()
-
-
 def certifying(head='lip', **options):
     """The trained network with other options of ``certify``."""
-    model = trained(head)
+    model = trained(head)[0]
     model.certify = CertifyOptions.from_cfg(
         dict(certify=dict(dict(eps=EPS), **options)))
     model.head.pixel_range = model.certify.pixel_range

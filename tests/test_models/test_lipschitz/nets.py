@@ -78,11 +78,13 @@ def blobs(count, seed=0, classes=4, noise=0.15):
 
 
 @functools.lru_cache(maxsize=None)
-def trained(head_hidden=None, steps=160, seed=0):
+def trained(head_hidden=None, steps=160, seed=0, arch='mlp'):
     """A net trained on blobs from p = 8 to inf, and an average of it."""
     torch.manual_seed(seed)
+    options = dict(
+        mlp=dict(depth=3, width=32 / 1024), conv=dict(width=4 / 32, hidden=16))
     net = build_network(
-        'mlp', 4, head_hidden, input_size=(1, 4, 4), depth=3, width=32 / 1024)
+        arch, 4, head_hidden, input_size=(1, 4, 4), **options[arch])
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02, betas=(.9, .99))
     average = {k: v.clone() for k, v in net.state_dict().items()}
     net.train()
@@ -101,3 +103,37 @@ def trained(head_hidden=None, steps=160, seed=0):
         for key, value in net.state_dict().items():
             average[key].lerp_(value, 0.1)
     return net.eval(), average
+
+
+def stretch(function, x, eps=0.3, steps=100, least=1e-3):
+    """Largest ratio found of output to input change, in l_inf.
+
+    Pairs: random signs, random points, one gradient step (FGSM) and the
+    steps of a projected gradient ascent on each image's distance.
+    """
+    x = x.double()
+    with torch.no_grad():
+        clean = function(x)
+    worst = 0.
+
+    def ratio(moved):
+        out = (function(moved) - clean).abs().amax(1)
+        reach = (moved - x).abs().flatten(1).amax(1).clamp(min=1e-12)
+        return out, float((out / reach).max().detach())
+
+    generator = torch.Generator().manual_seed(0)
+    for scale in (least, eps):
+        noise = torch.rand(x.shape, generator=generator, dtype=x.dtype) * 2 - 1
+        for step in (noise, noise.sign()):
+            with torch.no_grad():
+                worst = max(worst, ratio(x + scale * step)[1])
+    moved = x + eps * 0.1 * noise
+    for i in range(steps):
+        moved.requires_grad_()
+        out, found = ratio(moved)
+        worst = max(worst, found)
+        grad, = torch.autograd.grad(out.sum(), moved)
+        size = eps if i == 0 else eps / 4
+        moved = (moved + size * grad.sign()).detach()
+        moved = x + (moved - x).clamp(-eps, eps)
+    return worst

@@ -3,15 +3,22 @@
 import copy
 import itertools
 import math
+from fractions import Fraction
 
+import numpy as np
 import pytest
 import torch
 
-from mmext.models.lipschitz.boxes import eps_box
-from mmext.models.lipschitz.certificates import rounding_slack
+from mmext.models.lipschitz import certificates, layers
+from mmext.models.lipschitz.bounds import Bounds
+from mmext.models.lipschitz.boxes import eps_box, input_box, widened_eps
+from mmext.models.lipschitz.certificates import (head_margin_bounds,
+                                                 rounding_slack)
+from mmext.models.lipschitz.layers import ScaledLinear
 from mmext.models.lipschitz.networks import build_network
 from mmext.models.lipschitz.rounding import RoundingTracker
-from .nets import EPS, HEADS, blobs, certifier, pixels, small, trained
+from .nets import (EPS, HEADS, MEAN, STD, blobs, certifier, pixels, small,
+                   trained)
 
 
 @pytest.mark.parametrize('head', HEADS)
@@ -55,6 +62,82 @@ def test_property_18_slack_costs_at_most_002_points(head):
         lost = without.certified(y).float().mean() - \
             with_slack.certified(y).float().mean()
         assert 0 <= lost <= 2e-4
+
+
+@pytest.mark.parametrize('method', ['interval', 'lipschitz'])
+def test_property_18_a_linear_head_sees_features_that_err(method):
+    """By tau here and tau at the attacked image: a box wider by 2 tau."""
+    net, _ = trained(16)
+    x, y = blobs(50, seed=14)
+    found = certifier(net).residual(x, y, 0.05, method)
+    with RoundingTracker() as tracker, torch.no_grad():
+        if method == 'interval':
+            box = net.body(input_box(x, 0.05, MEAN, STD).box)
+            seen = 0.
+        else:
+            radius = torch.tensor([[0.05 / STD]], dtype=torch.float64)
+            seen = widened_eps(radius, x)[:, 0]
+            features = net.body(x).double()
+            box = Bounds(None, features - seen[:, None],
+                         features + seen[:, None])
+    expected, tight = (
+        net.head.residual(box.double().widen(times * tracker.tau(seen)),
+                          y).detach() for times in (2, 0))
+    torch.testing.assert_close(found.value, expected, rtol=0, atol=1e-12)
+    others = torch.ones_like(expected, dtype=torch.bool)
+    others.scatter_(1, y[:, None], False)
+    # What it costs is far above the rounding of float64.
+    assert (expected - tight)[others].min() > 1e-8
+    # Its logits are rounded to float32 at both images.
+    one = 2 * 2**-24 * float(net.head.largest_logit())
+    assert found.slack.tolist() == pytest.approx([one] * 50)
+
+
+def exact(value):
+    """Floats as the rational numbers that they are."""
+    return np.vectorize(Fraction, otypes=[object])(value.detach().numpy())
+
+
+def test_property_18_sums_of_a_linear_head_are_enclosed(monkeypatch):
+    """Both layers against rational arithmetic; without the term for sums,
+    float64 falls short of it."""
+    torch.manual_seed(0)
+    layer = ScaledLinear(40, 30).eval()
+    layer.bias.data.normal_()
+    lower = torch.randn(6, 40, dtype=torch.float64)
+    upper = lower + torch.rand(6, 40, dtype=torch.float64)
+    labels = torch.arange(6)
+    low, high = exact(lower)[:, None], exact(upper)[:, None]
+    weight = exact(layer.weight) * Fraction(layer.scale)
+    bias = exact(layer.bias)
+    lead = weight[None] - weight[:6, None]  # (label, class, input)
+
+    def most(w):
+        return np.maximum(w * low, w * high).sum(-1)
+
+    least, largest = bias - most(-weight), bias + most(weight)
+    worst = most(lead) + bias - bias[:6, None]
+
+    def short():
+        """How many bounds cut something off."""
+        box = layer(Bounds(None, lower, upper))
+        residual = head_margin_bounds(
+            lower,
+            upper,
+            layer.weight.double(),
+            layer.bias.double(),
+            labels,
+            layer.scale,
+            rounding=True)
+        return ((exact(box.lower)
+                 > least).sum(), (exact(box.upper)
+                                  < largest).sum(), (exact(residual)
+                                                     < worst).sum())
+
+    assert short() == (0, 0, 0)
+    for module in (layers, certificates):
+        monkeypatch.setattr(module, 'summation_error', lambda terms: 0.)
+    assert min(short()) > 10, 'the test should have teeth'
 
 
 @pytest.mark.parametrize('arch,options', [
