@@ -7,13 +7,16 @@ residual is an upper bound of ``z_k - z_y`` over the ball, 0 at the label; a
 label is certified when all the others are negative (arXiv:2102.05363).
 """
 import math
-from typing import Callable, Union
+from typing import Callable, Tuple, Union
 
 import torch
 from torch import Tensor
 
 from .bounds import Bounds
 from .rounding import summation_error
+
+#: Differences of weights at a time, 64 MiB in float64.
+CELLS = 2**23
 
 
 def _masked(residual: Tensor, labels: Tensor) -> Tensor:
@@ -94,10 +97,13 @@ def head_margin_bounds(lower: Tensor,
     box = Bounds(None, lower, upper)
     logits = torch.nn.functional.linear(box.centre, weight, bias)
     classes = weight.shape[0]
-    if len(labels) < classes:
-        gap = (weight - weight[labels][:, None]).abs()  # (B, C, N)
-        spread = torch.einsum('bcn,bn->bc', gap, box.radius)
-        size = gap.sum(2)
+    if len(labels) < classes or classes * weight.numel() > CELLS:
+        rows = max(1, CELLS // max(1, weight.numel()))
+        parts = [
+            _spread(weight, y, radius)
+            for y, radius in zip(labels.split(rows), box.radius.split(rows))
+        ]
+        spread, size = (torch.cat(part) for part in zip(*parts))
     else:
         # One product with the table of all pairs, not B x C x N differences.
         gap = (weight[:, None] - weight).abs()  # (label, class, N)
@@ -115,6 +121,13 @@ def head_margin_bounds(lower: Tensor,
         residual = residual + 2 * summation_error(weight.shape[1]) * (
             top * (size + whole) + 2 * bias.abs().max())
     return _masked(residual, labels)
+
+
+def _spread(weight: Tensor, labels: Tensor,
+            radius: Tensor) -> Tuple[Tensor, Tensor]:
+    """|W_k - W_y| r, and the sums of |W_k - W_y|, (B, C) each."""
+    gap = (weight - weight[labels][:, None]).abs()  # (B, C, N)
+    return torch.einsum('bcn,bn->bc', gap, radius), gap.sum(2)
 
 
 def worst_margin(residual: Tensor, labels: Tensor) -> Tensor:

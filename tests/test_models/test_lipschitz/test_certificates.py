@@ -10,12 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmext.models.lipschitz import certificates
 from mmext.models.lipschitz.bound_heads import BoundMLP
 from mmext.models.lipschitz.bounds import Bounds, CertificationError
 from mmext.models.lipschitz.boxes import eps_box, input_box, normalised_eps
-from mmext.models.lipschitz.certificates import (
-    bisect_radius, certified, certified_from_radius, head_margin_bounds,
-    interval_residual, lipschitz_residual, radius_from_margin, worst_margin)
+from mmext.models.lipschitz.certificates import (bisect_radius, certified,
+                                                 certified_from_radius,
+                                                 head_margin_bounds,
+                                                 interval_residual,
+                                                 lipschitz_residual,
+                                                 radius_from_margin,
+                                                 worst_margin)
 from mmext.models.lipschitz.certifier import Certifier, require_certifiable
 from mmext.models.lipschitz.networks import build_network
 from mmext.models.lipschitz.p_norm import distance_modules, p_norm, set_p
@@ -334,6 +339,32 @@ def test_head_margins_are_the_exact_range_of_a_linear_layer(
     careful = head_margin_bounds(
         box.lower, box.upper, weight, bias, labels, 0.5, rounding=True)
     assert (careful >= mine).all() and torch.allclose(careful, mine)
+
+
+@pytest.mark.parametrize('images', [0, 4, 30])
+def test_head_margins_of_many_classes_go_by_parts(images, monkeypatch):
+    """Differences of all rows of weights need not fit in memory."""
+    torch.manual_seed(0)
+    weight = torch.randn(9, 20, dtype=torch.float64, requires_grad=True)
+    lower = torch.randn(images, 20, dtype=torch.float64)
+    args = (lower, lower + 0.1, weight, torch.randn(9).double(),
+            torch.arange(images) % 9)
+    whole = head_margin_bounds(*args, rounding=True)
+    expected, = torch.autograd.grad(whole.sum(), weight)
+    largest = []
+    spread = certificates._spread
+
+    def watched(weight, labels, radius):
+        largest.append(len(labels) * weight.numel())
+        return spread(weight, labels, radius)
+
+    monkeypatch.setattr(certificates, '_spread', watched)
+    monkeypatch.setattr(certificates, 'CELLS', 3 * 9 * 20)
+    parts = head_margin_bounds(*args, rounding=True)
+    assert max(largest) <= 3 * 9 * 20
+    torch.testing.assert_close(parts, whole, rtol=1e-12, atol=1e-12)
+    found, = torch.autograd.grad(parts.sum(), weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_the_plus_plus_head_bounds_points_of_its_box():
