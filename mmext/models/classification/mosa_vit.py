@@ -17,16 +17,16 @@ from ..adapters import (AdaptedBlock, Host, ReadsInput, register_adapted,
                         register_host)
 
 
-@register_adapted
-class MoSAViTLayer(AdaptedBlock, TransformerEncoderLayer):
-    """A block of ``VisionTransformer`` (ViT, DeiT, DINOv2) with adapters.
+class ViTFormula(AdaptedBlock):
+    """Formula of an adapted block of a vision transformer.
 
     Bottleneck adapters act outside the block's stochastic depth and layer
     scale, as in the authors' code.
     """
 
-    host_type = TransformerEncoderLayer
     attention = dict(module='attn', qkv='attn.qkv', o='attn.proj')
+    # Name of the norm before the feed-forward part.
+    ffn_norm = 'ln2'
 
     @staticmethod
     def width(block: nn.Module) -> int:
@@ -38,13 +38,21 @@ class MoSAViTLayer(AdaptedBlock, TransformerEncoderLayer):
         adapter = self.adapter
         if adapter is None:
             return super().forward(x)
+        norm = getattr(self, self.ffn_norm)
         return adapter.run(
             x, lambda z: z + self.attn(self.ln1(z)),
-            lambda h, identity: self.ffn(self.ln2(h), identity=identity))
+            lambda h, identity: self.ffn(norm(h), identity=identity))
 
 
 @register_adapted
-class MoSADeiT3Layer(AdaptedBlock, DeiT3TransformerEncoderLayer):
+class MoSAViTLayer(ViTFormula, TransformerEncoderLayer):
+    """A block of ``VisionTransformer`` (ViT, DeiT, DINOv2) with adapters."""
+
+    host_type = TransformerEncoderLayer
+
+
+@register_adapted
+class MoSADeiT3Layer(ViTFormula, DeiT3TransformerEncoderLayer):
     """A block of ``DeiT3`` with adapters.
 
     mmpretrain's block puts the norm of the attention before the feed-forward
@@ -52,17 +60,7 @@ class MoSADeiT3Layer(AdaptedBlock, DeiT3TransformerEncoderLayer):
     """
 
     host_type = DeiT3TransformerEncoderLayer
-    attention = MoSAViTLayer.attention
-    width = MoSAViTLayer.width
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map tokens (B, T, D) to tokens."""
-        adapter = self.adapter
-        if adapter is None:
-            return super().forward(x)
-        return adapter.run(
-            x, lambda z: z + self.attn(self.ln1(z)),
-            lambda h, identity: self.ffn(self.ln1(h), identity=identity))
+    ffn_norm = 'ln1'
 
 
 @register_adapted
@@ -74,7 +72,7 @@ class MoSABEiTLayer(AdaptedBlock, BEiTTransformerEncoderLayer):
     """
 
     host_type = BEiTTransformerEncoderLayer
-    width = MoSAViTLayer.width
+    width = ViTFormula.width
 
     def forward(self, x: Tensor, rel_pos_bias: Optional[Tensor]) -> Tensor:
         """Map tokens (B, T, D) to tokens."""
