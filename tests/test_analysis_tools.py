@@ -120,8 +120,12 @@ def test_compare_adaptation_reads_every_config_first(tmp_path):
     cfg = Config.fromfile(absent)
     cfg.load_from = 'gone.pth'
     cfg.dump(absent)
+    with pytest.raises(UserError, match='gone.pth'):
+        compare.run_folder(absent, 0, tmp_path / 'run', {}, check=True)
+    compare.run_folder(absent, 0, tmp_path / 'run', {}, check=False)
+    compare.run_folder(adapts, 0, tmp_path / 'run', {}, check=True)
+    compare.check_configs([adapts], {'resume': False})  # the Runner's
     for configs, options, part in (
-        ([adapts, absent], {}, 'gone.pth'),
         ([adapts], {'trainer.x': 1}, 'would change nothing'),
         ([adapts, f'elsewhere/{Path(adapts).name}'], {}, 'same file name'),
     ):

@@ -74,7 +74,11 @@ def _trained_host(cfg: Config) -> nn.Module:
     host = _initialised(cfg, False)
     # As the Runner does: a head of other classes is the adapter's to bring,
     # and the adapter's fingerprint tells whether the rest is right.
-    load_checkpoint(host, found, map_location='cpu')
+    checkpoint = load_checkpoint(host, found, map_location='cpu')
+    if set(host.state_dict()) - set(checkpoint.get('state_dict', checkpoint)):
+        # What it lacks is what init_cfg loads.
+        host = _initialised(cfg, True)
+        load_checkpoint(host, found, map_location='cpu')
     return host
 
 

@@ -13,7 +13,8 @@ from mmengine.registry import init_default_scope
 
 from mmext.utils.comparison import (RunFolder, mean_of, option_arguments,
                                     run_digest, std_of)
-from mmext.utils.config_io import check_options, load_config, merge_options
+from mmext.utils.config_check import check_options
+from mmext.utils.config_io import load_config, merge_options
 from mmext.utils.io import write_json
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError

@@ -2,7 +2,8 @@
 """Image in, label and certified radius out."""
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Sequence
+from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
+                    Union)
 
 import cv2
 import numpy as np
@@ -27,6 +28,7 @@ from .certified_model import (certified_model, prepare_certified,
 
 # What a user most often asks for when neither config nor call says it.
 _EPS = (2 / 255, 8 / 255)
+Eps = Union[float, str, Sequence[Union[float, str]]]
 _IMAGES = ('.png', '.jpg', '.jpeg', '.bmp', '.ppm', '.pgm', '.tif', '.tiff',
            '.webp')
 
@@ -54,8 +56,9 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
         device (str | torch.device, optional): Defaults to None, the CPU.
         classes (Sequence[str], optional): Names of the classes. Defaults to
             None, those in the checkpoint.
-        eps (Sequence[float], optional): Radii in pixel units of images in
-            [0, 1] to say yes or no to. Defaults to None: ``test_cfg.certify``
+        eps (float | str | Sequence[float | str], optional): Radii in pixel
+            units of images in [0, 1] to say yes or no to, such as 0.1,
+            ``'8/255'`` or a list. Defaults to None: ``test_cfg.certify``
             of the config, else 2/255 and 8/255.
         radius_steps (int): Halvings by which interval bounds refine the
             radius. Defaults to 10.
@@ -78,7 +81,7 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
                  pretrained: Optional[str] = None,
                  device: Optional[Any] = None,
                  classes: Optional[Sequence[str]] = None,
-                 eps: Optional[Sequence[float]] = None,
+                 eps: Optional[Eps] = None,
                  radius_steps: int = 10) -> None:
         if isinstance(model, BaseModel):
             if getattr(model, '_config', None) is None:
@@ -100,13 +103,13 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
             classes=classes or meta.get('classes'))
 
     @staticmethod
-    def _certify(model: BaseModel, eps: Optional[Sequence[float]],
+    def _certify(model: BaseModel, eps: Optional[Eps],
                  radius_steps: int) -> None:
         """Switch certificates of the predicted class on."""
         options = model.certify
         if options is None or eps is not None:
             asked = CertifyOptions.from_cfg(
-                dict(certify=dict(eps=list(_EPS if eps is None else eps))))
+                dict(certify=dict(eps=_EPS if eps is None else eps)))
             options = asked if options is None else replace(
                 options, eps=asked.eps)
         model.certify = replace(

@@ -12,7 +12,8 @@ from mmext.models.adapters import save_adapter
 from mmext.models.adapters.report import adapter_report
 from mmext.utils.comparison import (RunError, RunFolder, mean_of,
                                     option_arguments, run_digest, std_of)
-from mmext.utils.config_io import check_options, load_config, merge_options
+from mmext.utils.config_check import check_options
+from mmext.utils.config_io import load_config, merge_options
 from mmext.utils.config_paths import checkpoints, find_checkpoint
 from mmext.utils.io import write_json
 from mmext.utils.launch import is_tuned

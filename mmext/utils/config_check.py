@@ -14,10 +14,12 @@ from typing import Any, Iterator, List, NamedTuple, Optional, Set, Tuple
 from mmengine.runner import Runner
 
 from .config_build import build_findings
+from .config_io import load_config, merge_options
 from .config_paths import path_findings
 from .config_signature import accepted_arguments, is_foreign
 from .config_types import (TOP_KEYS, TypedDict, config_scope, resolve,
                            typed_dicts)
+from .user_error import UserError
 
 # Keys that mmengine's config system or registries read, never the class.
 _SYSTEM_KEYS = {'type', '_scope_', '_delete_'}
@@ -248,6 +250,24 @@ def unknown_options(cfg: dict,
             names = (set(cfg) | known) - {first}
             near = get_close_matches(first, names, n=1, cutoff=0.75)
             yield first, near[0] if near else None
+
+
+def check_options(config: str, options: Optional[dict]) -> None:
+    """Refuse settings of a long comparison that would change nothing.
+
+    Args:
+        config (str): A config.
+        options (dict, optional): Dotted keys and values.
+
+    Raises:
+        UserError: If neither the config nor the runner knows the first part
+            of a key.
+    """
+    cfg = load_config(config)
+    for key, near in unknown_options(cfg, merge_options(cfg, options)):
+        hint = f' Did you mean {near}?' if near else ''
+        raise UserError(f'{key} is not in {config}, so that it would change '
+                        f'nothing.{hint}')
 
 
 def _collect(node: Any, into: Set[str]) -> None:

@@ -23,7 +23,8 @@ class CfgOptions(DictAction):
 
     Use it as the ``action`` of ``--cfg-options``; the values of mmengine's
     own class are kept, but ``--cfg-options lr`` (no ``=``) is explained
-    instead of raising ``ValueError``, and a text keeps its spaces.
+    instead of raising ``ValueError``, and a text keeps its spaces unless
+    it is a list (a comma, or a bracket at its start).
     """
 
     def __call__(self, parser, namespace, values, option_string=None):
@@ -41,7 +42,7 @@ class CfgOptions(DictAction):
             key, _, text = value.partition('=')
             text = text.strip()
             # mmengine takes the spaces out of everything, also of paths
-            if ' ' in text and not set(text) & set('[(,'):
+            if ' ' in text and ',' not in text and text[0] not in '[(':
                 getattr(namespace, self.dest)[key] = text.strip('\'"')
 
 
@@ -218,25 +219,6 @@ def merge_options(cfg: Config, options: Optional[dict]) -> List[str]:
         raise UserError(f'--cfg-options {" ".join(options)}: does not fit '
                         f'the config: {error}') from error
     return new
-
-
-def check_options(config: str, options: Optional[dict]) -> None:
-    """Refuse settings of a long comparison that would change nothing.
-
-    Args:
-        config (str): A config.
-        options (dict, optional): Dotted keys and values.
-
-    Raises:
-        UserError: If the first part of a key is not in the config.
-    """
-    cfg = load_config(config)
-    known = {key: cfg[key] for key in cfg}
-    new = merge_options(cfg, options)
-    if new:
-        near = _nearest(new[0].split('.')[0], known)
-        raise UserError(f'{new[0]} is not in {config}, so that it would '
-                        f'change nothing.{near}')
 
 
 def _nearest(name: str, known: Dict[str, object]) -> str:

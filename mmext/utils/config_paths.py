@@ -18,8 +18,9 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 # How the names of files of weights end.
 _WEIGHTS = ('.pth', '.pt', '.th', '.tar', '.ckpt', '.bin', '.pkl', '.npz',
             '.safetensors')
-# Keys of a dataset config under which it holds other datasets.
+# Where a config names what an earlier run has trained.
 _TRAINED = re.compile(r'model\.(teacher_ckpt|members\[\d+\]\.checkpoint)')
+# Keys of a dataset config under which it holds other datasets.
 _WRAPPED = ('dataset', 'datasets', 'domains', 'source', 'target')
 
 

@@ -52,7 +52,7 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='change settings of the config, after all other options. Lists '
         'are written key="[a,b]" or key=a,b and may be nested, '
-        'key="[(a,b),(c,d)]"; quotes are needed, spaces are not allowed')
+        'key="[(a,b),(c,d)]", in quotes; a text keeps its spaces')
     parser.add_argument(
         '--launcher',
         choices=['none', 'pytorch', 'slurm', 'mpi'],

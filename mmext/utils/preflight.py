@@ -36,8 +36,8 @@ def preflight(cfg: Config,
 
     Args:
         cfg (Config): The config with all options merged. A relative
-            ``load_from`` that exists only beside the installed package is
-            replaced by its full path.
+            ``load_from``, or checkpoint in the model, that exists only beside
+            the installed package is replaced by its full path.
         command (str): ``'train'``, ``'test'`` or ``'adapt'``: which
             dataloaders will be used.
         checkpoint (str, optional): Checkpoint given on the command line.

@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.overrides import TorchFunctionMode
+from torch.utils.checkpoint import checkpoint
 
 from mmext.registry import OPTIM_WRAPPERS
 
@@ -56,6 +57,21 @@ def test_attention_is_in_float32_and_the_rest_in_bfloat16(options):
     assert torch.equal(out, expected.to(torch.bfloat16))
     wrapper.update_params(out.float().square().mean())
     assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.parametrize('reentrant', [True, False])
+def test_checkpointed_blocks_are_recomputed_alike(reentrant):
+    """Backward runs them again outside of the wrapper's context."""
+    model, x = _Attention(), torch.randn(2, 5, 8, requires_grad=True)
+    wrapper, grads = _wrapper(model), []
+    for recompute in (False, True):
+        with wrapper.optim_context(model):
+            out = checkpoint(model, x, use_reentrant=reentrant) \
+                if recompute else model(x)
+        wrapper.zero_grad()
+        wrapper.backward(out.float().square().mean())
+        grads.append(model.qkv.weight.grad.clone())
+    torch.testing.assert_close(*grads, rtol=0.1, atol=5e-3)
 
 
 def test_calls_with_a_mask_and_outside_are_left_alone():

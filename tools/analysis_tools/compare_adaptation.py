@@ -15,9 +15,11 @@ from mmext.evaluation.domain_report import main_score
 from mmext.utils.comparison import (RunFolder, add_run_arguments, check_seeds,
                                     markdown_table, mean_of, number,
                                     option_arguments, run_digest, std_of)
-from mmext.utils.config_io import check_options, load_config, merge_options
+from mmext.utils.config_check import check_options
+from mmext.utils.config_io import load_config, merge_options
 from mmext.utils.config_types import is_adaptation
 from mmext.utils.io import atomic_write, write_json
+from mmext.utils.launch import finish_config
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
 
@@ -52,7 +54,7 @@ def check_configs(configs: List[str], options: dict) -> None:
 
     Raises:
         UserError: If one does not exist, cannot be read, does not fit the
-            options, does not adapt, or lacks its source or data.
+            options, or does not adapt.
     """
     stems = [Path(config).stem for config in configs]
     if len(set(stems)) < len(stems):
@@ -66,15 +68,28 @@ def check_configs(configs: List[str], options: dict) -> None:
             raise UserError(
                 f'{config} does not adapt: its train_cfg.type is not '
                 "'mmext.TestTimeAdaptLoop'. Train it with tools/train.py.")
-        preflight(cfg, 'adapt')
 
 
-def run_one(config: str, seed: int, path: Path, options: dict) -> dict:
-    """Run or reuse one config with one seed; return its report."""
+def run_folder(config: str, seed: int, path: Path, options: dict,
+               check: bool) -> RunFolder:
+    """The folder of a run; if it is to be run, look for what it needs.
+
+    Raises:
+        UserError: If ``check``, and its source or data are missing.
+    """
     cfg = load_config(config)
     merge_options(cfg, options)
     digest = run_digest(cfg, seed, [str(cfg.get('load_from'))])
     folder = RunFolder(path, digest, 'adaptation_report.json')
+    if check and not folder.finished:
+        finish_config(cfg, argparse.Namespace(cfg_options={}, launcher='none'))
+        preflight(cfg, 'adapt')
+    return folder
+
+
+def run_one(config: str, seed: int, path: Path, options: dict) -> dict:
+    """Run or reuse one config with one seed; return its report."""
+    folder = run_folder(config, seed, path, options, check=False)
     if folder.finished:
         print(f'reused  {path}', flush=True)
         return read_report(config, folder.report)
@@ -170,9 +185,16 @@ def main() -> None:
     if args.sheet:
         options['train_cfg.save_predictions'] = True
     check_configs(args.configs, options)
-    for config in args.configs:
+    places = {
+        config: [root / Path(config).stem / f'seed{seed}'
+                 for seed in args.seeds]
+        for config in args.configs
+    }
+    for config, runs in places.items():
+        for seed, folder in zip(args.seeds, runs):
+            run_folder(config, seed, folder, options, check=True)
+    for config, runs in places.items():
         stem = Path(config).stem
-        runs = [root / stem / f'seed{seed}' for seed in args.seeds]
         reports = [
             run_one(config, seed, folder, options)
             for seed, folder in zip(args.seeds, runs)

@@ -109,7 +109,7 @@ def setting(run: Path, key: str) -> Any:
     if not configs:
         raise MissingFileError(f'{run} holds no config (*.py) to read {key} '
                                'from. tools/train.py writes it there.')
-    value: Any = Config.fromfile(str(configs[0]))
+    value: Any = Config.fromfile(str(configs[0])).to_dict()
     for part in key.split('.'):
         if not isinstance(value, dict) or part not in value:
             raise UserError(

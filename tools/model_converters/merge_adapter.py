@@ -57,6 +57,8 @@ def main(argv=None) -> None:
     cfg = load_config(args.config)
     merge_options(cfg, args.cfg_options)
     model = tuned_from(cfg, args.source, args.backbone, not args.no_check)
+    for name in set(model.adapter_cfgs) - {model.active_adapter}:
+        model.delete_adapter(name)
     kind = model.plan_of(model.active_adapter).type
     try:
         if kind in FOLDED:

@@ -108,21 +108,18 @@ class MeanTeacherHook(Hook):
         finally:
             self._exchange(runner)
 
-    def before_run(self, runner: Runner) -> None:
-        """Refuse a second owner of ``ema_state_dict``.
+    def before_train(self, runner: Runner) -> None:
+        """Copy the student, or restore the resumed teacher.
 
         Raises:
             ConfigError: If there is an ``EMAHook``, which would put its
-                average where the student belongs.
+                average where the student belongs in a checkpoint.
         """
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise ConfigError(
                 f'{type(self).__name__} and EMAHook both keep an average of '
                 'the model in checkpoints, and a resumed run would go on '
                 'with the wrong one. Take EMAHook out of custom_hooks.')
-
-    def before_train(self, runner: Runner) -> None:
-        """Copy the student, or restore the resumed teacher."""
         self._teacher = GroupEMA(_unwrapped(runner), **self.options)
         if self._resumed is not None:
             own = self._teacher.module.state_dict()

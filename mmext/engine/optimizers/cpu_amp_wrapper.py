@@ -34,19 +34,30 @@ def float32_attention(query: Tensor, key: Tensor, value: Tensor,
                       **kwargs).to(query.dtype)
 
 
+def _is_checkpointed() -> bool:
+    if torch.compiler.is_compiling():
+        return False
+    # Without reentering, checkpoints work by hooks of saved tensors. A torch
+    # that does not tell which are active is taken to have some.
+    top = getattr(torch._C._autograd, '_top_saved_tensors_default_hooks', None)
+    return top is None or top(True) is not None
+
+
 class Float32Attention(TorchFunctionMode):
     """Inside of it, attention on the CPU computes in float32.
 
     The backward pass of torch's fused attention in bfloat16 takes three times
     as long as in float32 at the 65 tokens of a small image, and as long at a
-    thousand; float32 is also the more exact one. Calls with a mask, and those
-    of other devices or types, are left alone.
+    thousand; float32 is also the more exact one. Calls with a mask, those of
+    other devices or types, without gradients, and of checkpointed blocks are
+    left alone: what recomputes a block is not inside of this.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if func is not F.scaled_dot_product_attention or kwargs.get(
-                'attn_mask') is not None or len(args) > 3:
+                'attn_mask') is not None or len(args) > 3 or \
+                not torch.is_grad_enabled() or _is_checkpointed():
             return func(*args, **kwargs)
         return float32_attention(*args, **kwargs)
 

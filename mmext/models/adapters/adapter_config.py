@@ -49,7 +49,7 @@ def check_config(cfg: Any, file: Path) -> None:
             ('rng_seed', int, 'a whole number'),
         ) if key in cfg and not isinstance(cfg[key], kind)
     ]
-    wrong += _wrong_parts(cfg)
+    wrong = wrong or list(_wrong_parts(cfg))
     if wrong:
         raise AdapterError(
             f'{file} was changed since save_adapter wrote it: '

@@ -23,6 +23,8 @@ class AdaptedBlock(AdaptedModule):
     # Paths of the attention (``module``), its fused ``qkv`` and its output
     # projection ``o``; or of torch's attention as a ``whole``.
     attention: Dict[str, str] = {}
+    # Layers whose weights the block reads and whose outputs it never asks for.
+    reads_weights_of: Tuple[str, ...] = ()
 
     @staticmethod
     def width(block: nn.Module) -> int:

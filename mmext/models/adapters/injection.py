@@ -2,6 +2,7 @@
 """Find the places in a host, build the adapters, put them in."""
 import inspect
 import math
+import numbers
 import re
 from dataclasses import fields
 from typing import Any, Dict, List, Optional, Sequence, Tuple
@@ -52,13 +53,13 @@ def matches(pattern: str, name: str, block: nn.Module) -> bool:
 
 def is_number(value: Any, low: float = -math.inf) -> bool:
     """Whether a value is a finite number of at least ``low``."""
-    return isinstance(value, (int, float)) and not isinstance(value, bool) \
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) \
         and math.isfinite(value) and value >= low
 
 
 def is_count(value: Any) -> bool:
     """Whether a value is a whole number of at least 1."""
-    return is_number(value, 1) and isinstance(value, int)
+    return is_number(value, 1) and isinstance(value, numbers.Integral)
 
 
 # What options of adapters may be, and how an error says so.
@@ -322,12 +323,16 @@ class Plan:
                 bypassed |= set(module.modules())
         for _, slot in slots(backbone):
             bypassed |= set(slot.modules())
+        for _, block in find_blocks(host):
+            bypassed |= {
+                block.get_submodule(path)
+                for path in adapted_class(block).reads_weights_of
+            }
         ready = []
         for module in backbone.modules():
             if isinstance(module, (nn.Linear, nn.LayerNorm, nn.Conv2d)) \
                     and module not in bypassed:
-                if isinstance(module, nn.LayerNorm) and \
-                        block_type(module).forward is not nn.LayerNorm.forward:
+                if 'LayerNorm2d' in [c.__name__ for c in type(module).__mro__]:
                     raise ConfigError(
                         "type='SSF' scales the last axis behind a norm, but "
                         f'the channels of {block_type(module).__name__} may '

@@ -25,9 +25,12 @@ def let_gradients_through(model: nn.Module) -> None:
             which hold something to train, are treated.
     """
     for module in model.modules():
-        if 'forward' in vars(module) and _need_gradient not in \
-                module._forward_pre_hooks.values() and any(
-                    p.requires_grad for p in module.parameters()):
+        if 'forward' not in vars(module) or \
+                _need_gradient in module._forward_pre_hooks.values():
+            continue
+        # A compiled module has a forward of its own as well.
+        if type(module).__name__ != 'OptimizedModule' and any(
+                p.requires_grad for p in module.parameters()):
             module.register_forward_pre_hook(_need_gradient)
 
 

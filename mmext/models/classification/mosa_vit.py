@@ -73,6 +73,7 @@ class MoSABEiTLayer(AdaptedBlock, BEiTTransformerEncoderLayer):
 
     host_type = BEiTTransformerEncoderLayer
     width = ViTFormula.width
+    reads_weights_of = ('attn.qkv', )
 
     def forward(self, x: Tensor, rel_pos_bias: Optional[Tensor]) -> Tensor:
         """Map tokens (B, T, D) to tokens."""

@@ -214,6 +214,8 @@ def test_resume_of_an_adapter_by_name(tmp_path):
     ('flavour', 'xyz', 'expected training or merged'),
     ('backbone', {}, '"backbone" lacks'),
     ('host_keys', [[1]], 'no strings'),
+    ('backbone', None, 'expected an object'),
+    ('host_keys', None, 'expected a list'),
     ('optimizer', dict(numbers=dict(foo=1), groups=[]), 'STATE/PARAMETER'),
 ])
 def test_edited_descriptions(tmp_path, key, value, text):

@@ -438,3 +438,15 @@ def test_relatives_of_vit(kind, backbone, style):
     else:
         with pytest.raises(ConfigError, match='needs. Use AdaptFormer'):
             build(host, lora)
+
+
+def test_layers_that_only_lend_their_weights_get_no_scale():
+    """BEiT reads the weights of ``qkv``; what is behind it would idle."""
+    host = vit(use_rel_pos_bias=True)
+    host['backbone'].update(type='BEiTViT')
+    model = build(host, dict(type='SSF'), perturb=True)
+    assert not any('qkv' in name for name in model.adapter_modules())
+    x, samples = batch(model)
+    total_loss(model.train(), x, samples).backward()
+    assert all(p.grad is not None for a in model.adapter_modules().values()
+               for p in a.parameters())
