@@ -239,17 +239,35 @@ def test_every_config_is_in_the_metafile():
 
 def test_a_loss_without_its_weight_is_found():
 
-    def errors():
+    def levels():
         found = check_config(cfg, allow_missing_paths=True)
-        return [f.path for f in found if f.level == 'error']
+        assert not [f for f in found if f.level == 'error' and f.path != LAM]
+        return [f.level for f in found if f.path == LAM]
 
+    LAM = 'model.head.lam'
     cfg = load('lipnet-3x512_mnist-0.3_cpu')
     cfg.model.head.eps_train = '8/255'  # the text of a fraction is one
-    assert errors() == []
+    assert levels() == []
+    for lam in ((0., 0.1), (0., 0.)):
+        cfg.default_hooks.p_norm.lam = lam
+        assert levels() == ['error']
+        cfg.load_from = 'trained.pth'  # may go on with it
+        assert levels() == ['warning']
+        cfg.load_from = None
+    cfg.default_hooks.p_norm.lam = (0.1, 0.)
+    assert levels() == []
     cfg.default_hooks.p_norm.lam = None
-    assert errors() == ['model.head.lam']
+    assert levels() == ['error']
     cfg.model.head.lam = 0.05
-    assert errors() == []
+    assert levels() == []
+    cfg.default_hooks.p_norm.lam = (0., 0.1)  # rules the head's
+    assert levels() == ['error']
+    cfg.model.head.loss.clip = 1.5  # wrong images have a gradient
+    assert levels() == []
+    cfg.model.head.loss.clip = 1.
+    cfg.model.head.lam = 0.
+    cfg.default_hooks.p_norm = None
+    assert levels() == ['warning']
 
 
 def _snippet(path):
@@ -261,7 +279,7 @@ def _snippet(path):
     return names
 
 
-def test_models_of_the_readmes_learn():
+def test_models_of_the_readmes_set_lam_and_the_rate():
     front = _snippet(ROOT / 'README.md')
     assert front['model']['head']['lam'] > 0
     names = _snippet(CONFIGS / 'README.md')

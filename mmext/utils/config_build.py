@@ -188,16 +188,23 @@ def _lone_losses(cfg: dict, model: Optional[nn.Module]) -> Iterator[Tuple]:
         if getattr(m, 'needs_lam', False) and hasattr(m, 'lam')
     ]
     hooks = [
-        *(cfg.get('default_hooks') or {}).values(),
-        *(cfg.get('custom_hooks') or [])
+        hook for hook in (*(cfg.get('default_hooks') or {}).values(),
+                          *(cfg.get('custom_hooks') or []))
+        if hook and type_name(hook.get('type')) == 'PNormScheduleHook'
     ]
-    if cfg.get('train_cfg') and any(not head.lam for head in heads) and \
-            not any(hook and hook.get('lam') for hook in hooks):
-        yield ('error', 'model.head.lam',
-               'is 0, and the hook that schedules p has no lam either: the '
-               'loss leaves wrong images to the cross-entropy of that '
-               'weight, and the network would stay at chance. Set lam=0.05 '
-               'of the head, or lam=(0.05, 2e-4) of mmext.PNormScheduleHook')
+    # What a run begins with: the hook's, if it has one, rules the heads'.
+    pairs = [hook.get('lam') for hook in hooks]
+    given = [p[0] for p in pairs if p and isinstance(p, (list, tuple))]
+    begin = given or [head.lam for head in heads]
+    if cfg.get('train_cfg') and heads and not all(begin):
+        # The hook refuses to start; without it, or with weights, heads warn.
+        fresh = not cfg.get('load_from') and not cfg.get('resume')
+        yield ('error' if hooks and fresh else 'warning', 'model.head.lam',
+               'is 0 when the run begins (the first lam of PNormScheduleHook, '
+               'if it has one): the loss leaves wrong images to the '
+               'cross-entropy of that weight, and a fresh network stays at '
+               'chance. Set lam=0.05 of the head, or lam=(0.05, 2e-4) of '
+               'mmext.PNormScheduleHook')
 
 
 def _check_data(cfg: dict, model: Optional[nn.Module], attempt: Callable,

@@ -118,11 +118,8 @@ class PNormScheduleHook(Hook):
         ]
         # without a radius of its own, what the head has now is the full one
         self._heads = [(m, getattr(m, 'eps_train', m.eps)) for m in heads]
-        for head in heads:
-            lam = head.lam if self.lam is None else self.lam[0]
-            if not lam and getattr(head, 'needs_lam', False):
-                raise ConfigError(LACKS_LAM)
         self.schedule = self._lay_out(runner)
+        self._check_lam(runner, heads)
         self._done = runner.iter
         _tell(runner, None)
         _check_optimizer(runner)
@@ -133,6 +130,18 @@ class PNormScheduleHook(Hook):
                     'remove param_scheduler from the config, or lr=True.')
             for group in _groups(runner):
                 group.setdefault('initial_lr', group['lr'])
+
+    def _check_lam(self, runner: Runner, heads: List[nn.Module]) -> None:
+        """Refuse a fresh network that would learn nothing.
+
+        One that was trained has right images to go on from: its head warns.
+        """
+        if runner._has_loaded:
+            return
+        for head in heads:
+            lam = head.lam if self.lam is None else self.lam[0]
+            if not lam and getattr(head, 'needs_lam', False):
+                raise ConfigError(LACKS_LAM)
 
     def _lay_out(self, runner: Runner) -> LpSchedule:
         per_epoch = epoch_length(runner.train_dataloader)

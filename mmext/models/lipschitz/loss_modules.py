@@ -14,7 +14,7 @@ from . import losses
 
 LACKS_LAM = (
     'The loss of the head leaves wrong images to the cross-entropy, but its '
-    'weight lam is 0 from the start: the network would stay at chance. Set '
+    'weight lam is 0 from the start: a fresh network stays at chance. Set '
     'lam of the head, such as 0.05, or of PNormScheduleHook, such as '
     '(0.05, 2e-4).')
 
@@ -131,7 +131,7 @@ class _WithScalar(nn.Module):
     logits themselves, which stay 1-Lipschitz.
     """
 
-    needs_lam = True
+    needs_lam: bool = True
     """bool: Wrong images have no other gradient than the cross-entropy's."""
 
     def __init__(self) -> None:
@@ -169,7 +169,7 @@ class _WithScalar(nn.Module):
 
 @MODELS.register_module()
 class LipMixtureLoss(_WithScalar):
-    """Clipped hinge and fading cross-entropy, see
+    r"""Clipped hinge and fading cross-entropy, see
     :func:`.losses.mixture_loss`.
 
     The published recipes train the scalar with a learning rate of its own
@@ -178,8 +178,9 @@ class LipMixtureLoss(_WithScalar):
     Args:
         clip (float): Upper end of the hinge. Defaults to 1.
 
-    Without a cross-entropy it stays at chance: set ``lam`` of the head, or
-    of the hook to let it fade.
+    Up to a clip of 1 a network stays at chance without a cross-entropy: set
+    ``lam`` of the head, or of the hook to let it fade. Above 1 wrong images
+    have a gradient, too, while :math:`z_k - z_y < (clip - 1)\,\theta`.
 
     Example:
         >>> head = dict(loss=dict(type='mmext.LipMixtureLoss'), lam=0.1, ...)
@@ -192,6 +193,7 @@ class LipMixtureLoss(_WithScalar):
         if clip <= 0:
             raise ConfigError(f'clip is positive, but got {clip}.')
         self.clip = clip
+        self.needs_lam = clip <= 1
 
     def one(self, scaled_logits: Tensor, residual: Tensor, labels: Tensor,
             theta: float, lam: float) -> Tensor:

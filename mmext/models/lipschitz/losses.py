@@ -111,7 +111,7 @@ def mixture_loss(scaled: Tensor,
         \frac1B\sum_b\max_k \mathrm{clip}(v_k, 0, 1)
         + \lambda\,\mathrm{CE}(s z, y)
 
-    The clip stops gradients from images that are misclassified, as
+    The clip (1 above) stops gradients from images that are misclassified, as
     :math:`v_k > 1` exactly if :math:`z_k > z_y`; alone it diverges.
 
     Args:

@@ -235,6 +235,12 @@ def test_no_cross_entropy_from_the_start_is_refused(tmp_path, loss):
             model,
             hooks=[dict(SCHEDULE, lam=(0.1, 0.))],
             **options)
+        # Weights that were trained may be tuned without it.
+        run(tmp_path / 'tuned',
+            model,
+            hooks=[dict(SCHEDULE)],
+            load_from=str(tmp_path / 'fades' / 'run' / 'epoch_1.pth'),
+            **options)
 
 
 @pytest.mark.parametrize('loss', ['LipHingeLoss', *NEEDS_LAM])

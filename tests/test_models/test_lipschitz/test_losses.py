@@ -119,6 +119,13 @@ def test_a_radius_of_zero(module):
 
 def test_no_gradient_from_misclassified_images():
     """Beyond the clip only the cross-entropy is left."""
+    # An image that is wrong by half the threshold.
+    for clip, learns in ((0.5, False), (1., False), (1.6, True)):
+        wrong = torch.tensor([[0., 0.2]], requires_grad=True)
+        labels, module = torch.tensor([0]), LipMixtureLoss(clip)
+        residual = losses.margins(wrong, labels) + torch.tensor([[0., 0.4]])
+        module(wrong, residual, labels, 0.4, lam=0.).backward()
+        assert wrong.grad.any() == learns == (not module.needs_lam)
     logits = torch.tensor([[0., 3., 1.], [3., 0., 2.9]], requires_grad=True)
     labels = torch.tensor([0, 0])
     module, theta = LipMixtureLoss(), 0.4
