@@ -39,6 +39,26 @@ class Scale:
         full = float(self.full_scale)
         return full / max(255., full) if is_float else full
 
+    def levels(self, picture: np.ndarray) -> Tuple[np.ndarray, float]:
+        """The picture in grey levels, flat float64, and that of full light.
+
+        Floats are grey levels again, as float16 and float32 have
+        grey / 255 a little too dark or too bright.
+        """
+        first = self.full_scale == 'max'
+        divisor = self.divisor(picture)
+        light = picture.reshape(-1).astype(np.float64)
+        if picture.dtype.kind != 'f':
+            return light, divisor
+        light *= float(self.full_scale) / divisor
+        level = np.rint(light)
+        near = np.finfo(picture.dtype).eps * level
+        light = np.where(np.abs(light - level) <= near, level, light)
+        if first and self.full_scale <= 255:
+            # Full light is the brightest as it is counted, not as it came.
+            self.full_scale = float(light.max(initial=0)) or 1.
+        return light, float(self.full_scale)
+
     @staticmethod
     def check(picture: np.ndarray, shape: Tuple[int, int]) -> None:
         """Refuse what is no picture of light."""
@@ -73,7 +93,10 @@ class FixedPoint:
     thresholds a tick, and all sums are exact: spikes depend neither on the
     machine nor on how the stream is cut, and after ``n`` ticks of constant
     light their number is ``floor((V_0 + n eta I) / theta)``, also where this
-    is just reached (rounding down would fire one tick late there).
+    is just reached (rounding down would fire one tick late there). As the
+    light counts up to ``n`` 2**-32 thresholds too much, a spike may come
+    early, at most one in 2**32 ticks: for uint8 pictures, ``V_0 = 0`` and
+    ``eta = theta`` not within 2**32 / 255 ticks (16 million).
 
     Args:
         start (np.ndarray): (H, W) float64 accumulators in thresholds, from
@@ -110,16 +133,7 @@ class FixedPoint:
         self.scale.check(picture, self.shape)
         if picture.dtype == np.uint8:
             return np.take(self._table(picture), picture.reshape(-1))
-        divisor = self.scale.divisor(picture)
-        light = picture.reshape(-1).astype(np.float64)
-        if picture.dtype.kind == 'f':
-            # Grey levels again, as float32 has grey / 255 a little too dark.
-            white = float(self.scale.full_scale) / divisor
-            light, divisor = light * white, divisor * white
-            level = np.rint(light)
-            near = np.finfo(picture.dtype).eps * level
-            light = np.where(np.abs(light - level) <= near, level, light)
-        return self._added(light, divisor)
+        return self._added(*self.scale.levels(picture))
 
     def _table(self, picture: np.ndarray) -> np.ndarray:
         """What each grey level adds, int64 (256,)."""

@@ -68,6 +68,20 @@ def test_h31_every_grey_level_fires_on_time(options, share):
         wide.expose([Light(light, 510)]).cumsum(0, dtype=int), expected)
 
 
+@pytest.mark.parametrize('dtype', [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize('white', [1, 100, 128, 180, 251, 255])
+def test_floats_fire_as_grey_does_where_the_brightest_is_full(dtype, white):
+    grey = np.arange(white + 1).astype(np.uint8)[None]
+    counts = []
+    for picture in (grey, (grey / 255).astype(dtype)):
+        camera = SpikeCamera(start='zero', full_scale='max')
+        spikes = camera.expose([Light(picture, 300)])
+        assert spikes[:, 0, -1].all()
+        assert camera.grey_per_rate == white / 255
+        counts.append(spikes.cumsum(0, dtype=int))
+    np.testing.assert_array_equal(counts[0], counts[1])
+
+
 def test_h31_start_and_light_that_just_reach_the_threshold():
     start = np.array([[0.8, 0.6, 0.9, 0.7]])
     light = np.array([[0.2, 0.4, 0.1, 0.3]])
