@@ -8,7 +8,7 @@ import torch
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
-from mmext.models.lipschitz.boxes import check_eps
+from mmext.models.lipschitz.boxes import eps_tuple
 from mmext.registry import METRICS
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError
@@ -93,8 +93,7 @@ class CertifiedAccuracy(BaseMetric):
                  prefix: Optional[str] = None) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if eps is not None:
-            eps = check_eps(eps)
-            eps = [eps] if isinstance(eps, float) else [*map(float, eps)]
+            eps = [*eps_tuple(eps)]
         if export is not None:
             check_export(export)
         self.eps: Optional[List[float]] = eps

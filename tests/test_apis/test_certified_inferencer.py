@@ -121,6 +121,8 @@ def test_pictures(trained, tmp_path):
             '8/255: ')
     results = inferencer(paths, show_dir=str(tmp_path / 'shown'), scale=20)
     assert results[0]['eps'] == [8 / 255]
+    for eps in ('8/255', 8 / 255):
+        assert build(cfg, checkpoint, eps=eps).model.certify.eps == (8 / 255, )
     for i, path in enumerate(paths):
         picture = imread(str(tmp_path / 'shown' / f'{i}.png'))
         assert picture.shape[0] > 20 * SIZE

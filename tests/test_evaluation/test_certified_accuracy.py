@@ -207,6 +207,9 @@ def test_eps_may_stand_in_the_metric():
     assert evaluate(scored, prefix='ema') == {'ema/clean': 100.}
     assert metric(eps='8/255').eps == [8 / 255]
     assert metric(eps=['8/255', 0.1]).eps == [8 / 255, 0.1]
+    assert metric(eps=torch.tensor(0.25)).eps == [0.25]
+    assert metric(eps=torch.tensor([0.25, 0.5])).eps == [0.25, 0.5]
+    assert metric(eps=torch.tensor(0)).eps == [0.]
     with pytest.raises(ConfigError, match='model.test_cfg.certify.eps'):
         evaluate(scored, eps=[0.1])
 

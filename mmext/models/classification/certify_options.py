@@ -1,11 +1,12 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """How a classifier is asked to certify: ``test_cfg.certify``."""
 from dataclasses import dataclass, fields
+from numbers import Integral, Real
 from typing import Any, Optional, Tuple, Union
 
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import attack_losses
-from ..lipschitz.boxes import check_eps, warn_large_eps
+from ..lipschitz.boxes import eps_tuple, warn_large_eps
 from ..lipschitz.certifier import METHODS
 
 
@@ -76,8 +77,7 @@ class CertifyOptions:
             raise ConfigError('test_cfg.certify needs eps, and may have '
                               f'{", ".join(known[1:])}, but got {dict(cfg)}.')
         options = dict(cfg)
-        eps = check_eps(options.pop('eps'))
-        eps = (eps, ) if isinstance(eps, float) else tuple(map(float, eps))
+        eps = eps_tuple(options.pop('eps'))
         warn_large_eps(eps)
         if not eps:
             raise ConfigError('test_cfg.certify.eps is empty: give at least '
@@ -110,10 +110,10 @@ class CertifyOptions:
 def _check_number(name: str, value: Any, least: Union[int, float]) -> None:
     """A whole number of at least an int, or a number above a float."""
     if isinstance(least, int):
-        good = isinstance(value, int) and value >= least
+        good = isinstance(value, Integral) and value >= least
         bound = f'whole number of at least {least}'
     else:
-        good = isinstance(value, (int, float)) and value > least
+        good = isinstance(value, Real) and value > least
         bound = f'number above {least:g}'
     if not good:
         raise ConfigError(f'test_cfg.certify.{name} is a {bound}, but got '

@@ -46,6 +46,26 @@ def check_eps(eps: Any) -> Radii:
         'eps / std, which is computed from the data preprocessor.')
 
 
+def eps_tuple(eps: Any) -> Tuple[float, ...]:
+    """Radii as a tuple, of which one number is one.
+
+    Args:
+        eps (float | str | Sequence[float | str] | ndarray | Tensor): As in
+            :func:`check_eps`; also a tensor without dimensions.
+
+    Returns:
+        tuple[float]: The radii.
+
+    Raises:
+        ConfigError: As in :func:`check_eps`.
+    """
+    radii = check_eps(eps)
+    if isinstance(radii, Tensor):
+        radii = radii.tolist()
+    one = isinstance(radii, (int, float))
+    return tuple(map(float, [radii] if one else radii))
+
+
 def _radii(eps: Any) -> Union[float, Tuple[float, ...]]:
     if hasattr(eps, 'tolist'):  # numpy's arrays and numbers
         eps = eps.tolist()

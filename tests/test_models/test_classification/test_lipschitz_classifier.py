@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.structures import BaseDataElement
@@ -402,6 +403,19 @@ def test_radii_may_be_texts():
     assert model.certify.eps == (2 / 255, 0.1)
     with pytest.raises(ConfigError, match='radius_steps'):
         replace(options, radius_steps=-1)
+
+
+def test_options_may_be_numbers_of_numpy_and_torch():
+    options = CertifyOptions.from_cfg(
+        dict(
+            certify=dict(
+                eps=torch.tensor(0.25),
+                pixel_range=np.float32(255),
+                radius_steps=np.int64(3),
+                attack=dict(steps=np.int64(2), step_size=np.float64(0.5)))))
+    assert options.eps == (0.25, ) and options.radius_steps == 3
+    with pytest.raises(ConfigError, match='radius_steps'):
+        replace(options, radius_steps=np.float32(2.5))
 
 
 @pytest.mark.parametrize('method', ['interval', 'lipschitz'])
