@@ -2,6 +2,7 @@
 """The exponent, the radius and the weights of the loss, as training goes."""
 import logging
 import math
+from numbers import Real
 from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
 from mmengine.hooks import Hook
@@ -95,7 +96,8 @@ class PNormScheduleHook(Hook):
         self.epochs = tuple(epochs)
         self.options = dict(
             style=style, p_start=p_start, p_end=p_end, eps_smooth=eps_smooth)
-        self.eps_train, self.lam, self.kappa = eps_train, lam, kappa
+        self.eps_train = eps_train
+        self.lam, self.kappa = _pair('lam', lam), _pair('kappa', kappa)
         self.lr = lr
         self.schedule: Optional[LpSchedule] = None
         self._layers: List[nn.Module] = []
@@ -288,6 +290,17 @@ def _groups(runner: Runner) -> Iterator[dict]:
     wrapper = runner.optim_wrapper
     for part in getattr(wrapper, 'optim_wrappers', {'': wrapper}).values():
         yield from part.param_groups
+
+
+def _pair(name: str, value: Any) -> Optional[Tuple[float, float]]:
+    if value is None:
+        return None
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(
+            isinstance(number, Real) and number >= 0 for number in value):
+        raise ConfigError(f'{name} of PNormScheduleHook is a pair, at the '
+                          f'start and at the end, such as (0.05, 0.0002), '
+                          f'but got {value!r}.')
+    return tuple(value)
 
 
 def _check_optimizer(runner: Runner) -> None:
