@@ -78,10 +78,11 @@ def test_compare_adaptation(tmp_path):
         {f'r1 {name}': value for name, value in scores.items()})
     lines = plot.against_setting(loaded, 'train_cfg.method.mc_passes',
                                  'train_cfg.method.type')
+    assert list(lines) == ['train_cfg.method.type = mmext.SVDP']
     assert lines['train_cfg.method.type = mmext.SVDP'][0] == [2]
     plot.draw(lines, 'mc_passes', str(tmp_path / 'curve.png'))
     assert (tmp_path / 'curve.png').stat().st_size > 0
-    with pytest.raises(UserError, match='no train_cfg.method.nothing'):
+    with pytest.raises(UserError, match='No run has train_cfg.method.nothing'):
         plot.against_setting(loaded, 'train_cfg.method.nothing', None)
     with pytest.raises(UserError, match='not the work folder'):
         plot.load_reports([tmp_path])

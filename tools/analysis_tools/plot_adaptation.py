@@ -104,19 +104,15 @@ def load_reports(runs: List[Path]) -> Reports:
 
 
 def setting(run: Path, key: str) -> Any:
-    """A setting of the config that a run left in its work folder."""
+    """A setting of the config that a run left in its work folder; ``None``
+    where it has none."""
     configs = sorted(run.glob('*.py'))
     if not configs:
         raise MissingFileError(f'{run} holds no config (*.py) to read {key} '
                                'from. tools/train.py writes it there.')
     value: Any = Config.fromfile(str(configs[0])).to_dict()
     for part in key.split('.'):
-        if not isinstance(value, dict) or part not in value:
-            raise UserError(
-                f'{configs[0]} has no {key}, so that the run took the '
-                'default, whose value no config says. Set it in every config '
-                'that is plotted.')
-        value = value[part]
+        value = value.get(part) if isinstance(value, dict) else None
     return value
 
 
@@ -140,12 +136,18 @@ def against_setting(reports: Reports, x: str,
     for run, report in reports:
         main, _ = main_score(report)
         label = f'{group} = {setting(run, group)}' if group else main
-        score = report[main]
-        points.setdefault(label, {}).setdefault(setting(run, x),
-                                                []).append(score)
+        value = setting(run, x)
+        if value is None:  # the default, or nothing that its method has
+            print(f'{run} has no {x} in its config and is left out')
+            continue
+        points.setdefault(label, {}).setdefault(value,
+                                                []).append(report[main])
+    if not points:
+        raise UserError(f'No run has {x} in its config. Give a setting that '
+                        'the configs name.')
     lines = {}
     for label, line in points.items():
-        values = sorted(line, key=lambda v: (str(type(v)), v or 0))
+        values = sorted(line, key=lambda v: (str(type(v)), v))
         lines[label] = (values, [
             sum(line[value]) / len(line[value]) for value in values
         ])
