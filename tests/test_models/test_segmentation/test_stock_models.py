@@ -136,7 +136,7 @@ def test_head_without_logits():
     model.decode_head.forward = lambda feats: dict(masks=feats)
     method = CoTTA(reference_view=REFERENCE)
     optim = start(method, model, base=BASE)
-    method.pseudo_label = lambda frame, index: (torch.zeros(
+    method.pseudo_label = lambda frame, index, network: (torch.zeros(
         ORI, dtype=torch.long), {})
-    with pytest.raises(ConfigError, match='logits'):
+    with pytest.raises(ConfigError, match='returns logits of shape'):
         method.step(make_frame(base=BASE, ori=ORI), optim)
