@@ -108,8 +108,9 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
         raise UserError(
             f'The model of the config cannot be built: {error}') from error
     if weights is not None:
-        _add_further(built, safe_load(weights))
-        checkpoint = load_whole(built, weights)
+        checkpoint = safe_load(weights)
+        _add_further(built, checkpoint)
+        _fill(built, checkpoint, weights)
         if 'mosa' in checkpoint:
             built.load_draw_state(checkpoint['mosa'])
     return built
@@ -142,6 +143,11 @@ def load_whole(model: nn.Module, path: PathLike) -> dict:
         UserError: If it does not fit.
     """
     checkpoint = safe_load(path)
+    _fill(model, checkpoint, path)
+    return checkpoint
+
+
+def _fill(model: nn.Module, checkpoint: dict, path: PathLike) -> None:
     state = checkpoint.get('state_dict', checkpoint)
     state = {k: v for k, v in state.items() if isinstance(v, Tensor)}
     own = model.state_dict()
@@ -155,7 +161,6 @@ def load_whole(model: nn.Module, path: PathLike) -> dict:
     except (RuntimeError, ValueError) as error:
         raise UserError(f'{path} does not fit the model of the config: '
                         f'{error}') from error
-    return checkpoint
 
 
 def tuned_from(cfg: Config,

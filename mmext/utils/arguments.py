@@ -1,6 +1,8 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""What users may write in more than one way."""
-from typing import Sequence, Tuple, Union
+"""What users may write, also in more than one way."""
+import math
+import numbers
+from typing import Any, Sequence, Tuple, Union
 
 
 def as_tuple(names: Union[str, Sequence[str]]) -> Tuple[str, ...]:
@@ -16,3 +18,14 @@ def as_tuple(names: Union[str, Sequence[str]]) -> Tuple[str, ...]:
         tuple[str]: The names.
     """
     return (names, ) if isinstance(names, str) else tuple(names)
+
+
+def is_number(value: Any, low: float = -math.inf) -> bool:
+    """Whether a value is a finite number of at least ``low``."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) \
+        and math.isfinite(value) and value >= low
+
+
+def is_count(value: Any) -> bool:
+    """Whether a value is a whole number of at least 1."""
+    return is_number(value, 1) and isinstance(value, numbers.Integral)

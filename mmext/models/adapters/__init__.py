@@ -11,9 +11,9 @@ from .mosa_model import MoSAModel
 from .slots import AdapterSlot, attach, detach, register_adapted, slots
 from .split_linear import SplitLinear
 from .split_options import MaskedLinear, SplitOptions
-from .standard import load_standard
 from .tuning import ScaleShift
 from .update_guard import UpdateGuard
+from .warm_start import load_standard
 
 __all__ = [
     'AdaptFormer', 'AdaptedAttention', 'AdaptedBlock', 'AdaptedSwinBlock',

@@ -41,7 +41,7 @@ class AdapterTensors:
             for adapter in self.adapters.values()
             for layer in adapter.modules())
 
-    def _host(self) -> Dict[str, Tensor]:
+    def host_tensors(self) -> Dict[str, Tensor]:
         """Live heads and trained parts of the host."""
         found = self.model.state_dict(keep_vars=True)
         own = set(self.plan.trainable_names(self.model.module))
@@ -60,7 +60,7 @@ class AdapterTensors:
     @property
     def host_keys(self) -> List[str]:
         """list[str]: Names of the heads' and other host tensors."""
-        return sorted(self._host())
+        return sorted(self.host_tensors())
 
     def live(self) -> Dict[str, Tensor]:
         """All tensors as the model holds them, modules included."""
@@ -69,7 +69,7 @@ class AdapterTensors:
             for path, adapter in self.adapters.items()
             for key, value in adapter.state_dict(keep_vars=True).items()
         }
-        return {**found, **self._host()}
+        return {**found, **self.host_tensors()}
 
     def standard(self) -> Dict[str, Tensor]:
         """All tensors with modules merged, as copies where they differ."""
@@ -78,7 +78,7 @@ class AdapterTensors:
             for path, adapter in self.adapters.items()
             for key, value in standard_state(adapter).items()
         }
-        return {**found, **self._host()}
+        return {**found, **self.host_tensors()}
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -89,7 +89,7 @@ class AdapterTensors:
                 key[len(stem):]: value
                 for key, value in state.items() if key.startswith(stem)
             })
-        for key, target in self._host().items():
+        for key, target in self.host_tensors().items():
             target.copy_(state[key])
 
 

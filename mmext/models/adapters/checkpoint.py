@@ -254,9 +254,10 @@ def load_adapter(model: MoSAModel,
         if not moments:
             raise AdapterError(f'{path} has no optimizer state; it was saved '
                                'without optimizer=, or before a step.')
+        live = AdapterTensors(model, name).live() \
+            if name in model.adapter_cfgs else {}
         try:
-            check_optimizer(_live(model, name), optimizer, moments,
-                            cfg['optimizer'])
+            check_optimizer(live, optimizer, moments, cfg['optimizer'])
         except ValueError as error:
             raise AdapterError(f'{path}: {error}') from error
     if name in model.adapter_cfgs:
@@ -273,8 +274,7 @@ def load_adapter(model: MoSAModel,
                                    f'into this model: {error}') from error
             _fill(model, name, state, path)
     if optimizer is not None:
-        load_optimizer_state(
-            _live(model, name), optimizer, moments, cfg['optimizer'])
+        load_optimizer_state(live, optimizer, moments, cfg['optimizer'])
     if resume:
         model.rng.load_state_dict(
             dict(
@@ -284,11 +284,6 @@ def load_adapter(model: MoSAModel,
                     for k, v in rng.items()
                 }))
     return name
-
-
-def _live(model: MoSAModel, name: str) -> Dict[str, Tensor]:
-    return AdapterTensors(model, name).live() \
-        if name in model.adapter_cfgs else {}
 
 
 def _same_options(model: MoSAModel, name: str, cfg: dict,

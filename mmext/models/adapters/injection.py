@@ -1,14 +1,13 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Find the places in a host, build the adapters, put them in."""
 import inspect
-import math
-import numbers
 import re
 from dataclasses import fields
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 import torch.nn as nn
 
+from mmext.utils.arguments import is_count, is_number
 from mmext.utils.user_error import ConfigError
 from .attention_low_rank import AttentionLoRA
 from .blocks import AdaptedBlock
@@ -49,17 +48,6 @@ def matches(pattern: str, name: str, block: nn.Module) -> bool:
     return (block_type(block).__name__ == pattern
             or re.fullmatch(pattern, name) is not None or name == pattern
             or name.endswith('.' + pattern))
-
-
-def is_number(value: Any, low: float = -math.inf) -> bool:
-    """Whether a value is a finite number of at least ``low``."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) \
-        and math.isfinite(value) and value >= low
-
-
-def is_count(value: Any) -> bool:
-    """Whether a value is a whole number of at least 1."""
-    return is_number(value, 1) and isinstance(value, numbers.Integral)
 
 
 # What options of adapters may be, and how an error says so.

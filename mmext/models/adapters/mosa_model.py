@@ -11,11 +11,11 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from mmext.registry import MODELS
-from mmext.utils.arguments import as_tuple
+from mmext.utils.arguments import as_tuple, is_count, is_number
 from mmext.utils.user_error import ConfigError
 from .blocks import find_host
 from .draws import AdapterDraws
-from .injection import Plan, check_pattern, is_count, is_number, plain
+from .injection import Plan, check_pattern, plain
 from .lifecycle import AdapterLifecycle
 from .loading import check_adapter_state
 from .slots import SLOT, slots
