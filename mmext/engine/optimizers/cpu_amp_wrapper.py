@@ -46,9 +46,9 @@ def _is_checkpointed() -> bool:
 class Float32Attention(TorchFunctionMode):
     """Inside of it, attention on the CPU computes in float32.
 
-    The backward pass of torch's fused attention in bfloat16 takes three times
-    as long as in float32 at the 65 tokens of a small image, and as long at a
-    thousand; float32 is also the more exact one. Calls with a mask, those of
+    The backward pass of torch's fused attention in bfloat16 is slower than in
+    float32 at the few tokens of a small image; float32 is also the more exact
+    one. Calls with a mask, those of
     other devices or types, without gradients, and of checkpointed blocks are
     left alone: what recomputes a block is not inside of this.
     """
