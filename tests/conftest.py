@@ -83,6 +83,20 @@ _install_mmcv_ext_stub()
 _cure_torchvision()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        '--gpu',
+        action='store_true',
+        help='let the tests see a GPU; without it all of them run on the '
+        'CPU, where results are the same bits every time')
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption('--gpu'):
+        # torch looks at this when it is first asked for a device
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
+
 def _folder(variable: str, default: str, what: str) -> Path:
     path = Path(os.environ.get(variable) or ROOT / default).resolve()
     if not path.is_dir():

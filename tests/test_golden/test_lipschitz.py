@@ -29,8 +29,12 @@ pytestmark = pytest.mark.skipif(
     reason=f'no golden numbers in {ROOT}; set MMEXT_GOLDEN to the folder '
     'that holds lipschitz/')
 CASES = [
-    pytest.param(file, function, run,
-                 id=f'{file}-{function.__name__}-{run}')
+    pytest.param(
+        file,
+        function,
+        run,
+        marks=[pytest.mark.gpu] if run.device == 'cuda' else [],
+        id=f'{file}-{function.__name__}-{run}')
     for file in FILES for function, runs in CHECKS[file] for run in runs
 ]
 

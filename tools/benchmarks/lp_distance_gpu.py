@@ -204,6 +204,7 @@ def _broadcast(x: Tensor, w: Tensor, p: float) -> Tensor:
 
 def _rivals(x: Tensor, w: Tensor, p: float) -> Dict[str, Optional[float]]:
     """Milliseconds of forward passes of what torch has, None if it fails."""
+    torch._dynamo.reset()  # each shape on its own, not with unknown sizes
     compiled = torch.compile(_broadcast)
     runs = dict(
         cdist_ms=lambda: torch.cdist(x, w, p),

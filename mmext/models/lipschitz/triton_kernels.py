@@ -23,7 +23,7 @@ has to hide behind them:
 
 Differences from the equations that are for speed only: at p = inf the inner
 loop remembers which block of KB positions raised the maximum, not which
-position, and a second kernel looks it up (2.6 instructions per cell instead
+position, and a second kernel looks it up (2.4 instructions per cell instead
 of 4). Integer powers are summed without a normaliser first; results out of
 the safe range of float32 are marked and computed again. From p = 32 on,
 log2(r) is a polynomial in r - 1: more accurate than the special function
@@ -92,13 +92,17 @@ def _pixel(q, H, W, HO, WO, SH: tl.constexpr, SW: tl.constexpr,
 @triton.jit
 def _window(k, top, left, H, W, KH: tl.constexpr, KW: tl.constexpr,
             DH: tl.constexpr, DW: tl.constexpr):
-    """Offset of position k in an image, and whether it is inside."""
+    """Offset of position k in an image, and whether it is inside.
+
+    Offsets are short: each one is computed for a few cells only.
+    """
     c = k // (KH * KW)
     tap = k - c * (KH * KW)
     h = top + (tap // KW) * DH
     w = left + (tap % KW) * DW
-    inside = (h >= 0) & (h < H) & (w >= 0) & (w < W)
-    return (c * H + h).to(tl.int64) * W + w, inside
+    # As unsigned numbers those below zero are the largest.
+    inside = (h.to(tl.uint32) < H) & (w.to(tl.uint32) < W)
+    return (c * H + h) * W + w, inside
 
 
 @triton.jit
@@ -234,7 +238,7 @@ def inf_forward(x, w, y, block, M, N, K, C, H, W, HO, WO, bucket,
                 NEED_BLOCK: tl.constexpr, FAST: tl.constexpr, RM: tl.constexpr,
                 RN: tl.constexpr, LM: tl.constexpr, LN: tl.constexpr,
                 KB: tl.constexpr, STAGES: tl.constexpr):
-    """max |x - w|, and the first block of KB positions that holds it.
+    """max |x - w|, and the start of the first KB positions that hold it.
 
     Args: x [B, C, H, W] or, for a linear layer, [G, K, M]; w [G, K, N];
     y and block (multiples of KB) [B, Co, Ho, Wo]; M = B Ho Wo rows, N = Co /
@@ -273,6 +277,9 @@ def inf_resolve(x, w, y, index, total, N, K, C, H, W, HO, WO, KH: tl.constexpr,
                 PH: tl.constexpr, PW: tl.constexpr, DH: tl.constexpr,
                 DW: tl.constexpr, KB: tl.constexpr, BLOCK: tl.constexpr):
     """From blocks to positions, in place: k, or ~k where x - w < 0.
+
+    KB is the largest block that ``inf_forward`` may have had: what it reads
+    beyond a smaller one comes after the position that is looked for.
 
     Args: x [B, C, H, W]; w [N, K]; index and y [B, N, Ho, Wo].
     """

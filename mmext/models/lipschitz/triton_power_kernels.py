@@ -241,7 +241,11 @@ def power_backward_fused(
     total = tl.zeros([RM, RN, LN, LM], tl.float32)
     first = tl.program_id(2) * CHUNK
     last = tl.minimum(first + CHUNK, Q)
-    for start in tl.range(first, last, KB, num_stages=STAGES):
+    # Programs begin at different terms, so that they do not all add to the
+    # same few addresses at the same time.
+    steps = tl.cdiv(last - first, KB)
+    for step in tl.range(0, steps, num_stages=STAGES):
+        start = first + (step + tl.program_id(0)) % steps * KB
         q = start + tl.arange(0, KB)[:, None, None]
         s_mask = (q < last) & n_mask[None]
         c_mask = (q < last) & r_mask[None]
