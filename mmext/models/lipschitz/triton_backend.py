@@ -30,11 +30,11 @@ p = 100, gradients  7.2       8      10     13.0
 An index per block, sums without a normaliser and the series for the logarithm
 undercut the plain method. Deterministic gradients take one sweep each.
 
-Left to tune: convolutions at p = inf and their fused gradients at p = 8 (2.1 to
-2.4 times the units' limit), where addresses of pixels take what the cells leave;
-launches of small layers (0.1 to 0.4 ms of Python); for p of several hundreds, a
-branch around blocks of cells that round to nothing; groups of a few channels,
-which leave most of a tile idle.
+Left to tune: convolutions at p = inf and their fused gradients at p = 8 (2.1
+to 2.4 times the units' limit), where addresses of pixels take what the cells
+leave; launches of small layers (0.1 to 0.4 ms of Python); for p of several
+hundreds, a branch around blocks of cells that round to nothing; groups of a
+few channels, which leave most of a tile idle.
 """
 import functools
 import math
