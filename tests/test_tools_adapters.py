@@ -10,8 +10,8 @@ from .tool_fixtures import run_tool, tool
 pytest.importorskip('mmpretrain')
 
 from mmext.apis.adapters import build_host, build_tuned  # noqa: E402
-from mmext.models.adapters import (AdapterError, read_adapter,  # noqa: E402
-                                   save_adapter)
+from mmext.models.adapters import (AdapterError, load_adapter,  # noqa: E402
+                                   read_adapter, save_adapter)
 from mmext.utils.config_io import load_config  # noqa: E402
 from mmext.utils.user_error import UserError  # noqa: E402
 from .tiny_classifiers import batch, build, total_loss, vit  # noqa: E402
@@ -120,6 +120,40 @@ def test_an_adapter_of_several(run):
                           str(folder / 'begun.pth')])
 
 
+def test_adapters_with_heads_of_their_own(run, tmp_path):
+    """Other classes, and a checkpoint that was written with that adapter in
+    use: each is exported with its own head."""
+    folder, models = run
+    model = build(vit(), double=False)
+    model.load_state_dict(models['mosa'].state_dict())
+    head = dict(type='LinearClsHead', num_classes=3, in_channels=32)
+    model.add_adapter('cub', head=head)
+    model.add_adapter('dogs')
+    heads = {'default': model.head, **{n: model.mosa_tasks[n]['head']
+                                       for n in ('cub', 'dogs')}}
+    for number, (name, part) in enumerate(heads.items()):
+        part.fc.bias.data.fill_(number)
+    for active in ('default', 'cub'):
+        model.set_active(active)
+        torch.save(dict(state_dict=model.state_dict(),
+                        mosa=model.draw_state()), tmp_path / 'three.pth')
+        for number, name in enumerate(heads):
+            out = tmp_path / active / name
+            tool(EXPORT).main([str(folder / 'mosa.py'),
+                               str(tmp_path / 'three.pth'), str(out),
+                               '--name', name])
+            cfg, tensors = read_adapter(out)
+            assert tensors['head.fc.bias'].tolist() == [number] * (
+                3 if name == 'cub' else 5)
+            assert cfg.get('head') == (head if name == 'cub' else None)
+    # the file says which head it needs
+    again = build(vit(), double=False)
+    again.load_state_dict(models['mosa'].state_dict())
+    load_adapter(again, tmp_path / 'cub/cub')
+    again.set_active('cub')
+    assert again.head.fc.bias.tolist() == [1.] * 3
+
+
 def test_merge_folds_mosl(run):
     """The output is a checkpoint of the plain host."""
     folder, models = run
@@ -179,13 +213,19 @@ def test_report(run):
 
 
 def test_report_of_an_adapter_with_other_classes(run, capsys):
-    """``--head`` makes room for the file's head."""
+    """The file brings its head; ``--head`` is for one that does not."""
     folder, _ = run
     model = build_tuned(load_config(str(folder / 'mosa.py')))
     head = dict(type='LinearClsHead', num_classes=3, in_channels=16)
     model.add_adapter('birds', head=head)
     save_adapter(model, folder / 'birds', name='birds')
     arguments = [str(folder / 'mosa.py'), '--adapter', str(folder / 'birds')]
+    tool(REPORT).main(arguments)
+    assert 'birds' in capsys.readouterr().out
+    file = folder / 'birds/adapter_config.json'
+    cfg = json.loads(file.read_text())
+    del cfg['head']
+    file.write_text(json.dumps(cfg))
     with pytest.raises(AdapterError, match='--head of peft_report.py'):
         tool(REPORT).main(arguments)
     tool(REPORT).main(arguments + [

@@ -9,6 +9,7 @@ from mmengine.runner import load_checkpoint
 from torch import Tensor
 
 from mmext.models.adapters import MoSAModel, model_from_adapter
+from mmext.models.adapters.lifecycle import TASKS
 from mmext.registry import MODELS
 from mmext.utils.config_build import model_config
 from mmext.utils.config_paths import find_checkpoint
@@ -117,7 +118,10 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
 
 
 def _add_further(model: MoSAModel, checkpoint: dict) -> None:
-    """Make the adapters that a run had beside the one of its config."""
+    """Make the adapters that a run had beside the one of its config.
+
+    The one that was in use is so again: its heads have the host's names.
+    """
     saved = (checkpoint.get('mosa') or {}).get('options', {})
     for name in set(saved) - set(model.adapter_cfgs):
         options = dict(saved[name])
@@ -127,6 +131,14 @@ def _add_further(model: MoSAModel, checkpoint: dict) -> None:
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f'The adapter {name!r} of the checkpoint cannot '
                             f'be put into the model: {error}') from error
+    aside = {
+        key.split('.')[1]
+        for key in checkpoint.get('state_dict', checkpoint)
+        if key.startswith(f'{TASKS}.')
+    }
+    used = set(model.adapter_cfgs) - aside
+    if aside and len(used) == 1:
+        model.set_active(used.pop())
 
 
 def load_whole(model: nn.Module, path: PathLike) -> dict:

@@ -230,7 +230,8 @@ def load_adapter(model: MoSAModel,
             Defaults to True.
         head (dict, optional): Config of the head for a new name, where it
             has another size than the one in use; see
-            :meth:`MoSAModel.add_adapter`. Defaults to None.
+            :meth:`MoSAModel.add_adapter`. Defaults to None, the one that
+            the adapter was added with, if any.
 
     Returns:
         str: Name of the adapter in the model.
@@ -267,8 +268,8 @@ def load_adapter(model: MoSAModel,
         with model.all_or_nothing(name):
             try:
                 split = dict(cfg['split'])
-                model.add_adapter(name, cfg['adapter'], cfg['targets'], head,
-                                  **split)
+                model.add_adapter(name, cfg['adapter'], cfg['targets'],
+                                  head or cfg.get('head'), **split)
             except (ValueError, TypeError, KeyError) as error:
                 raise AdapterError(f'The adapter of {path} cannot be put '
                                    f'into this model: {error}') from error

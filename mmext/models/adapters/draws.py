@@ -71,13 +71,15 @@ class AdapterDraws:
         Raises:
             ConfigError: If it comes from a model with other options.
         """
+        # How modules are merged may change at any time; heads are compared
+        # where their tensors are.
+        free = ('merge', 'head')
         mine, given = self._options(), state['options']
         wrong = [
             f'{name}.{key}: checkpoint {given.get(name, {}).get(key)!r}, '
             f'model {value!r}' for name, options in mine.items()
             for key, value in options.items()
-            # how modules are merged may change at any time
-            if key != 'merge' and given.get(name, {}).get(key) != value
+            if key not in free and given.get(name, {}).get(key) != value
         ]
         if wrong or set(given) - set(mine):
             wrong += [
@@ -95,10 +97,7 @@ class AdapterDraws:
         """Options of all adapters that decide masks and tensors."""
         found = {}
         for name, cfg in self.adapter_cfgs.items():
-            options = {
-                k: v
-                for k, v in cfg['split'].items() if k != 'seed'
-            }
-            found[name] = dict(
-                options, adapter=cfg['adapter'], targets=cfg['targets'])
+            options = {k: v for k, v in cfg['split'].items() if k != 'seed'}
+            rest = {k: v for k, v in cfg.items() if k != 'split'}
+            found[name] = dict(options, **rest)
         return found

@@ -81,11 +81,15 @@ class AdapterLifecycle:
             like = next((p for adapter in self.adapter_modules().values()
                          for p in adapter.parameters()), None)
             plan.inject(self.module, name)
-            self.adapter_cfgs[name] = plain(
-                dict(
-                    adapter=dict(adapter or self._active_cfg['adapter']),
-                    targets=plan.targets,
-                    split=plan.split))
+            cfg = dict(
+                adapter=dict(adapter or self._active_cfg['adapter']),
+                targets=plan.targets,
+                split=plan.split)
+            # who reads a checkpoint has to build the same heads
+            head = self._active_cfg.get('head') if head is None else head
+            if head is not None and self._own_heads():
+                cfg['head'] = dict(head)
+            self.adapter_cfgs[name] = plain(cfg)
             for _, slot in slots(self):
                 slot.active = self._active
                 if name in slot:
