@@ -2,7 +2,6 @@
 """The exponent, the radius and the weights of the loss, as training goes."""
 import logging
 import math
-from numbers import Real
 from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
 
 from mmengine.hooks import Hook
@@ -16,6 +15,7 @@ from mmext.models.lipschitz.loss_modules import LACKS_LAM
 from mmext.models.lipschitz.p_norm import distance_modules
 from mmext.models.lipschitz.schedules import LpSchedule, check_schedule
 from mmext.registry import HOOKS
+from mmext.utils.arguments import is_number
 from mmext.utils.user_error import ConfigError
 from .lip_distributed import epoch_length, sync_running_means
 
@@ -296,7 +296,7 @@ def _pair(name: str, value: Any) -> Optional[Tuple[float, float]]:
     if value is None:
         return None
     if not isinstance(value, Sequence) or len(value) != 2 or not all(
-            isinstance(number, Real) and number >= 0 for number in value):
+            is_number(number, 0) for number in value):
         raise ConfigError(f'{name} of PNormScheduleHook is a pair, at the '
                           f'start and at the end, such as (0.05, 0.0002), '
                           f'but got {value!r}.')

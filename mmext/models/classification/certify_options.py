@@ -1,9 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """How a classifier is asked to certify: ``test_cfg.certify``."""
 from dataclasses import dataclass, fields
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, Optional, Tuple, Union
 
+from mmext.utils.arguments import is_number
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import attack_losses
 from ..lipschitz.boxes import eps_tuple, warn_large_eps
@@ -110,10 +111,10 @@ class CertifyOptions:
 def _check_number(name: str, value: Any, least: Union[int, float]) -> None:
     """A whole number of at least an int, or a number above a float."""
     if isinstance(least, int):
-        good = isinstance(value, Integral) and value >= least
+        good = is_number(value, least) and isinstance(value, Integral)
         bound = f'whole number of at least {least}'
     else:
-        good = isinstance(value, Real) and value > least
+        good = is_number(value) and value > least
         bound = f'number above {least:g}'
     if not good:
         raise ConfigError(f'test_cfg.certify.{name} is a {bound}, but got '

@@ -33,8 +33,8 @@ undercut the plain method. Deterministic gradients take one sweep each.
 Left to tune: convolutions at p = inf and their fused gradients at p = 8 (2.1
 to 2.4 times the units' limit), where addresses of pixels take what the cells
 leave; small layers (0.1 to 0.7 ms: launches, and too few programs); for p of
-several hundreds, a branch around blocks of cells that round to nothing; groups of a
-few channels, which leave most of a tile idle.
+several hundreds, a branch around blocks of cells that round to nothing; groups
+of a few channels, which leave most of a tile idle.
 """
 import functools
 import math
