@@ -26,6 +26,7 @@ def adaptation_findings(cfg: dict, model: Optional[nn.Module], method: Any,
     Yields:
         tuple: Level, path and message of what the loop would refuse.
     """
+    from mmext.engine.loops.precision import float16_problem
     from mmext.engine.loops.stream_loader import (check_arguments,
                                                   check_classes,
                                                   stream_dataloader)
@@ -34,6 +35,14 @@ def adaptation_findings(cfg: dict, model: Optional[nn.Module], method: Any,
         'train_cfg', lambda: check_arguments(
             loop.get('method'), loop.get('reset', 'never'), loop.get('autocast'
                                                                      )))
+    wrapper = type_name((cfg.get('optim_wrapper')
+                         or {}).get('type', 'OptimWrapper'))
+    # A wrapper of the user may scale; --amp makes one that does.
+    problem = float16_problem(
+        loop.get('autocast'), getattr(method, 'adapt', 'none'), wrapper,
+        wrapper not in ('OptimWrapper', 'CPUAmpOptimWrapper'))
+    if problem:
+        yield 'warning', 'train_cfg.autocast', problem
     if not (cfg.get('load_from') or cfg.get('resume')
             or loop.get('allow_random_source')):
         # tools/test.py --adapt takes it from the command line

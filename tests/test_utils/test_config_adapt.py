@@ -48,6 +48,19 @@ def test_source_that_the_command_line_may_give():
     assert not errors('svdp/streetworld', load_from=None)
 
 
+@pytest.mark.parametrize('autocast, wrapper, told', [
+    ('float16', 'OptimWrapper', True),
+    ('float16', 'AmpOptimWrapper', False),
+    ('bfloat16', 'OptimWrapper', False),
+])
+def test_float16_needs_a_scaler(autocast, wrapper, told):
+    found = findings(
+        'svdp/streetworld',
+        train_cfg__autocast=autocast,
+        optim_wrapper__type=wrapper)
+    assert told == any("type='AmpOptimWrapper'" in str(f) for f in found)
+
+
 def test_what_the_loop_takes():
     name = 'svdp/streetworld'
     assert not errors(name)

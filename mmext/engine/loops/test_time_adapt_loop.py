@@ -2,10 +2,8 @@
 """Test-time adaptation as a train loop."""
 import logging
 import os.path as osp
-import time
 from typing import Any, Dict, List, Optional, Sequence, Union
 
-import torch
 from mmengine.dist import (all_gather_object, get_rank, get_world_size,
                            is_main_process)
 from mmengine.logging import print_log
@@ -22,6 +20,7 @@ from mmext.utils.user_error import ConfigError, MissingFileError
 from ..hooks.adaptation_state_hook import AdaptationStateHook
 from ..hooks.mean_teacher_hook import MeanTeacherHook
 from .adaptation_report import StreamStatistics, prediction_path, write_report
+from .precision import check_optim_wrapper, device_clock, step_precision
 from .stream_loader import (check_arguments, check_stream, split_stream,
                             stream_dataloader)
 
@@ -54,9 +53,9 @@ class TestTimeAdaptLoop(BaseLoop):
             ``dict(type='mmext.DomainDepthMetric')`` for depth.
         autocast (str, optional): Let the networks compute in
             ``'bfloat16'`` or ``'float16'``; weights, optimizer, EMA,
-            uncertainty, softmax and loss stay in single precision. Float16
-            needs an ``AmpOptimWrapper``, whose scaler keeps small gradients.
-            Defaults to None.
+            uncertainty, softmax and loss stay in single precision. A method
+            that learns in float16 needs an ``AmpOptimWrapper``, whose scaler
+            keeps small gradients. Defaults to None.
         save_predictions (bool): Write every prediction as a PNG (labels, or
             depth times 256 in 16 bits) below ``work_dir/predictions``.
             Defaults to False.
@@ -67,8 +66,9 @@ class TestTimeAdaptLoop(BaseLoop):
 
     Raises:
         ConfigError: For a batch size other than 1, an unknown ``reset`` or
-            ``autocast``, a method without a type, a model with another
-            number of classes than the stream, or a missing source.
+            ``autocast``, float16 without a scaler, a method without a type,
+            a model with another number of classes than the stream, or a
+            missing source.
 
     Examples:
         >>> train_cfg = dict(
@@ -200,11 +200,12 @@ class TestTimeAdaptLoop(BaseLoop):
         visit = self.stream.visit_at(self.sampler.indices[position])
         self._enter(position, visit)
 
-        started = time.perf_counter()
+        device = next(self.model.parameters()).device
+        started = device_clock(device)
         frame = self.Frame.from_batch(batch, self.model.data_preprocessor)
-        with self._precision(frame):
+        with step_precision(self.autocast, device):
             result = self.method.step(frame, self.runner.optim_wrapper)
-        seconds = time.perf_counter() - started
+        seconds = device_clock(device) - started
         self.last_result = result
 
         sample = frame.samples[0].clone()
@@ -240,11 +241,8 @@ class TestTimeAdaptLoop(BaseLoop):
                 'Adaptation starts from a trained source model, but '
                 '`load_from` is not set. Set load_from to the checkpoint of '
                 '`model`.')
-        count = getattr(self.runner.optim_wrapper, '_accumulative_counts', 1)
-        if count != 1:
-            raise ConfigError(
-                'Adaptation takes a step after every frame, but '
-                f'optim_wrapper.accumulative_counts is {count}. Take it out.')
+        check_optim_wrapper(self.runner.optim_wrapper, self.autocast,
+                            self.method.adapt)
         teacher = self.teacher_hook.teacher if self.teacher_hook else None
         if state is not None:
             self._load_prompts(state['prompts'], teacher)
@@ -305,12 +303,6 @@ class TestTimeAdaptLoop(BaseLoop):
             self.resets += 1
         elif self.method.reset_optimizer == 'domain':
             self.method.reset_optimizer_state(self.runner.optim_wrapper)
-
-    def _precision(self, frame: Any) -> torch.autocast:
-        return torch.autocast(
-            frame.views[0].x.device.type,
-            dtype=getattr(torch, self.autocast or 'bfloat16'),
-            enabled=self.autocast is not None)
 
     def _is_last_of_visit(self, position: int, visit: Any) -> bool:
         indices = self.sampler.indices

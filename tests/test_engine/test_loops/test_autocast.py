@@ -6,18 +6,23 @@ import torch
 pytest.importorskip('mmseg')
 
 from mmengine.hooks import Hook  # noqa: E402
-from mmengine.runner import Runner  # noqa: E402
+from mmengine.runner import Runner, autocast  # noqa: E402
 
+from mmext.engine.loops import precision  # noqa: E402
+from mmext.utils.user_error import ConfigError  # noqa: E402
 from ...toy_runs import quick_runner  # noqa: E402
-from .common import (SVDP, adaptation_config, predictions,  # noqa: E402
-                     report, run, state)
+from .common import (METHODS, SVDP, adaptation_config,  # noqa: E402
+                     predictions, report, run, state)
+
+CPU = torch.device('cpu')
 
 
 class Precision(Hook):
-    """Notes the types that student and teacher compute in."""
+    """Notes the types that student and teacher compute in, and whether
+    weights once cast are kept."""
 
     def __init__(self) -> None:
-        self.student, self.teacher = set(), set()
+        self.student, self.teacher, self.cache = set(), set(), set()
 
     def before_train_iter(self, runner, batch_idx, data_batch=None):
         if batch_idx:
@@ -27,6 +32,9 @@ class Precision(Hook):
                             (teacher, self.teacher)):
             model.backbone.conv1.register_forward_hook(
                 lambda module, args, output, seen=seen: seen.add(output.dtype))
+            model.backbone.conv1.register_forward_pre_hook(
+                lambda module, args: self.cache.add(
+                    torch.is_autocast_cache_enabled()))
 
 
 def test_bfloat16(tmp_path):
@@ -40,6 +48,8 @@ def test_bfloat16(tmp_path):
         half.register_hook(watch)
         half.train()
     assert watch.student == watch.teacher == {torch.bfloat16}
+    # torch before 2.11 would use the teacher's casts, without a graph
+    assert watch.cache == {False}
     assert report(half)['autocast'] == 'bfloat16'
     for key, value in state(half).items():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
@@ -66,3 +76,42 @@ def test_unknown_precision(tmp_path):
     """A type that does not exist is refused by name."""
     with pytest.raises(ValueError, match="'bfloat16' or 'float16'.*'half'"):
         run(adaptation_config(tmp_path, SVDP, autocast='half'))
+
+
+def test_contexts_inside_keep_no_casts():
+    """Those of the optimizer wrappers inherit it."""
+    assert torch.is_autocast_cache_enabled()
+    with precision.step_precision('bfloat16', CPU):
+        with autocast('cpu'), torch.autocast('cpu'):
+            assert not torch.is_autocast_cache_enabled()
+    assert torch.is_autocast_cache_enabled()
+
+
+def test_full_precision_changes_no_default():
+    """An AmpOptimWrapper inside takes the type of the context around it."""
+    with torch.autocast('cpu', torch.float16, enabled=False):
+        with precision.step_precision(None, CPU):
+            assert torch.get_autocast_dtype('cpu') == torch.float16
+
+
+def test_float16_without_a_scaler(tmp_path):
+    """Refused before the first frame, unless the method takes no step."""
+    with pytest.raises(ConfigError, match="expects.*got OptimWrapper.*Set"):
+        run(adaptation_config(tmp_path, METHODS['tent'], autocast='float16'))
+
+    class Scaling:
+        loss_scaler = None
+
+    precision.check_optim_wrapper(Scaling(), 'float16', 'norm')
+    for name in (None, 'bfloat16'):
+        precision.check_optim_wrapper(object(), name, 'norm')
+    precision.check_optim_wrapper(object(), 'float16', 'none')
+
+
+def test_clock_waits_for_the_device(monkeypatch):
+    """A GPU is still computing when a call returns."""
+    waited = []
+    monkeypatch.setattr(torch.cuda, 'synchronize', waited.append)
+    clock = precision.device_clock
+    assert clock(CPU) <= clock(torch.device('cuda:1'))
+    assert waited == [torch.device('cuda:1')]
