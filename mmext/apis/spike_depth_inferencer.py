@@ -16,12 +16,14 @@ from mmext.registry import INFERENCERS, register_depth
 from mmext.spike import open_spikes, write_depth_png, write_picture
 from mmext.spike.arrays import as_bits
 from mmext.spike.files import SUFFIXES
+from mmext.spike.preview import preview
 from mmext.spike.sources import natural_key
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
-from mmext.visualization.depth_pictures import colour_depth, depth_panel
+from mmext.visualization.depth_pictures import (SPIKES_TITLE, colour_depth,
+                                                depth_panel)
 
 # Steps of a test pipeline that load what a recording does not have.
 _LOADERS = ('LoadImageFromFile', 'LoadDepth', 'LoadDepthAnnotation',
@@ -213,8 +215,11 @@ class SpikeDepthInferencer(BaseInferencer):
                 else:
                     results = self._load(
                         dict(spike_path=one, spike_begin=start))
+                # a picture: the spikes of a long recording fill the memory
                 self._shown.append(
-                    dict(name=f'{name}_{start:06d}', spike=results['spike']))
+                    dict(
+                        name=f'{name}_{start:06d}',
+                        picture=preview(results['spike'], stretch=True)))
                 yield self.pipeline(results)
 
     def _of_array(self, array: np.ndarray, start: int,
@@ -225,6 +230,10 @@ class SpikeDepthInferencer(BaseInferencer):
         shape = spikes.shape[1:]
         return dict(
             spike=spikes, spike_begin=start, ori_shape=shape, img_shape=shape)
+
+    def forward(self, inputs: dict, **kwargs) -> List[Any]:
+        """Predictions of a batch, which do not stay on the device."""
+        return [sample.cpu() for sample in super().forward(inputs, **kwargs)]
 
     def visualize(self,
                   inputs: list,
@@ -253,11 +262,12 @@ class SpikeDepthInferencer(BaseInferencer):
             near = max_depth / 80
             pictures.append(
                 depth_panel(
-                    shown['spike'],
+                    shown['picture'],
                     pred=one['depth'],
                     uncertainty=one.get('uncertainty'),
                     min_depth=near,
-                    max_depth=max_depth))
+                    max_depth=max_depth,
+                    image_title=SPIKES_TITLE))
             if out_dir:
                 start = osp.join(out_dir, shown['name'])
                 write_depth_png(f'{start}_depth.png', one['depth'],

@@ -14,6 +14,7 @@ COLOURMAPS = dict(
     inferno=cv2.COLORMAP_INFERNO,
     viridis=cv2.COLORMAP_VIRIDIS,
     jet=cv2.COLORMAP_JET)
+SPIKES_TITLE = 'spikes, playback'
 
 
 def colour(values: np.ndarray,
@@ -96,7 +97,8 @@ def depth_panel(image: Optional[np.ndarray] = None,
                 max_depth: float = 80.,
                 most_error: float = 0.5,
                 most_uncertainty: float = 1.,
-                columns: int = 3) -> np.ndarray:
+                columns: int = 3,
+                image_title: str = 'image') -> np.ndarray:
     """What there is of image, truth, prediction, error and uncertainty.
 
     Args:
@@ -110,16 +112,17 @@ def depth_panel(image: Optional[np.ndarray] = None,
         most_error (float): See :func:`colour_error`. Defaults to 0.5.
         most_uncertainty (float): Of the last colour. Defaults to 1.
         columns (int): Pictures beside each other. Defaults to 3.
+        image_title (str): Of an image; spikes have their own.
+            Defaults to 'image'.
 
     Returns:
         np.ndarray: (H', W', 3) uint8, B G R.
     """
     cells: List[Tuple[str, np.ndarray]] = []
     if image is not None:
-        spikes = image.ndim == 3 and image.shape[-1] != 3
-        cells.append(('spikes, playback',
-                      preview(image, stretch=True)) if spikes else ('image',
-                                                                    image))
+        if image.ndim == 3 and image.shape[-1] != 3:
+            image, image_title = preview(image, stretch=True), SPIKES_TITLE
+        cells.append((image_title, image))
     for title, depth in (('depth, truth', target), ('depth', pred)):
         if depth is not None:
             cells.append((title, colour_depth(depth, min_depth, max_depth)))

@@ -62,6 +62,8 @@ def test_recordings(inferencer, tmp_path):
         assert one['depth'].shape == one['uncertainty'].shape == SIZE
         assert np.isfinite(one['depth']).all()
         assert (one['depth'][:8] == np.float32(1e-3)).all()  # not in the crop
+    # what is kept of a long recording is a picture for each window
+    assert all(one['picture'].shape == SIZE for one in inferencer._shown)
     # One more line of batching, an array, and a single window.
     single = inferencer(spikes)['predictions']
     assert len(single) == 1

@@ -15,6 +15,9 @@ from mmext.registry import HOOKS, register_depth
 from mmext.utils.user_error import ConfigError
 from .mean_teacher_hook import MeanTeacherHook
 
+# In the message hub: optimiser steps of the warm-up that were left out.
+LOST_STEPS = 'bicross/lost_steps'
+
 
 @register_depth(HOOKS)
 class DistillHook(Hook):
@@ -55,6 +58,7 @@ class DistillHook(Hook):
                  init_student: bool = True) -> None:
         self.teacher_ckpt = teacher_ckpt
         self.init_student = init_student
+        self._scale = 0.
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse a checkpoint of another network or of another input."""
@@ -145,11 +149,42 @@ class DistillHook(Hook):
                           data_batch: Any = None) -> None:
         """Tell the model how far the training is."""
         model = _wrapper(runner)
-        model.step = runner.iter // _accumulated(runner)
+        lost = runner.message_hub.runtime_info.get(LOST_STEPS, 0)
+        model.step = runner.iter // _accumulated(runner) - lost
+        if _warming_up(model):
+            self._scale = _loss_scale(runner)
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             model.progress = runner.epoch / runner.max_epochs
         else:
             model.progress = runner.iter / runner.max_iters
+
+    def after_train_iter(self,
+                         runner: Runner,
+                         batch_idx: int,
+                         data_batch: Any = None,
+                         outputs: Optional[dict] = None) -> None:
+        """Let the warm-up wait for steps that float16 could not take.
+
+        A loss scale that falls has left the step out; it begins so high
+        that the first steps of a training are the ones.
+        """
+        if _warming_up(_wrapper(runner)) and \
+                _loss_scale(runner) < self._scale:
+            hub = runner.message_hub
+            # saved in checkpoints with the rest of the hub
+            hub.update_info(LOST_STEPS,
+                            hub.runtime_info.get(LOST_STEPS, 0) + 1)
+
+
+def _warming_up(model: nn.Module) -> bool:
+    return model.step is not None and \
+        model.step < getattr(model, 'warmup_iters', 0)
+
+
+def _loss_scale(runner: Runner) -> float:
+    """Scale of a loss in float16; 0 without."""
+    scaler = getattr(runner.optim_wrapper, 'loss_scaler', None)
+    return scaler.get_scale() if hasattr(scaler, 'get_scale') else 0.
 
 
 def _wrapper(runner: Runner) -> nn.Module:
