@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The contract of a test-time adaptation method."""
+import math
 import re
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple
@@ -289,16 +290,23 @@ class BaseAdaptation:
             return f'the loss is {float(loss)}'
         optim_wrapper.backward(optim_wrapper.scale_loss(loss))
         self.check_gradients()
-        grads = [p.grad for p in self.model.parameters() if p.grad is not None]
-        norms = torch.stack(torch._foreach_norm(grads)) if grads else loss
         scaler = getattr(optim_wrapper, 'loss_scaler', None)
-        # A gradient scaler skips such steps itself and lowers its scale.
-        if scaler is None and not torch.isfinite(norms).all():
-            optim_wrapper.zero_grad()
-            return 'the gradient is not finite'
-        optim_wrapper.step()
+        scales = scaler is not None and scaler.is_enabled()
+        grads = [
+            p.grad for p in self.model.parameters()
+            if p.grad is not None and p.grad.numel()
+        ]
+        # Scaled gradients are large; the largest of them does not overflow.
+        norms = torch.stack(
+            torch._foreach_norm(grads,
+                                math.inf if scales else 2)) if grads else loss
+        finite = bool(torch.isfinite(norms).all())
+        # A scaler leaves such a step out itself. It has to hear of it, for it
+        # then lowers its scale, unless that is fixed.
+        if finite or scales:
+            optim_wrapper.step()
         optim_wrapper.zero_grad()
-        return ''
+        return '' if finite else 'the gradient is not finite'
 
     def check_gradients(self) -> None:
         """Look at the gradients before they are used."""

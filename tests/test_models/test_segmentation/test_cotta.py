@@ -5,6 +5,8 @@ import torch
 
 pytest.importorskip('mmseg')
 
+from mmengine.optim import OptimWrapper  # noqa: E402
+
 from mmext.models.segmentation import CoTTA, SourceOnly  # noqa: E402
 from .common import (ORI, REFERENCE, make_frame, same, snapshot,  # noqa: E402
                      start)
@@ -123,3 +125,39 @@ def test_reset():
     assert same(snapshot(method.model), method.source)
     assert torch.equal(method.step(make_frame(), optim).labels, first)
     assert same(snapshot(method.model), state)
+
+
+class Scaled(OptimWrapper):
+    """What AmpOptimWrapper does with a scaler, on a CPU."""
+
+    def __init__(self, optimizer, fixed=None):
+        super().__init__(optimizer)
+        self.fixed = fixed
+        self.loss_scaler = torch.amp.GradScaler('cpu', fixed or 2.**16)
+
+    def backward(self, loss, **kwargs):
+        self.loss_scaler.scale(loss).backward(**kwargs)
+
+    def step(self, **kwargs):
+        self.loss_scaler.step(self.optimizer, **kwargs)
+        self.loss_scaler.update(self.fixed)
+
+
+@pytest.mark.parametrize('fixed', [None, 512.])
+def test_a_step_that_the_scaler_leaves_out(fixed):
+    """It is told, and neither the teacher nor the restore goes on."""
+    method = cotta(restore_prob=0.3)
+    optim = Scaled(start(method).optimizer, fixed)
+    assert not method.step(make_frame(), optim).skipped
+    moved = snapshot(method.model)
+    teacher = snapshot(method.teacher.module)
+    weight = next(method.model.parameters())
+    hook = weight.register_hook(lambda grad: grad * float('inf'))
+    assert method.step(make_frame(1),
+                       optim).skipped == 'the gradient is not finite'
+    assert same(snapshot(method.model), moved)
+    assert same(snapshot(method.teacher.module), teacher)
+    assert optim.loss_scaler.get_scale() == (fixed or 2.**15)
+    hook.remove()
+    assert not method.step(make_frame(2), optim).skipped
+    assert not same(snapshot(method.teacher.module), teacher)
