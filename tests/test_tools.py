@@ -315,6 +315,21 @@ def test_adaptation_config_is_evaluated_unless_adapt_is_given(
     assert (tmp_path / 'adapted' / 'adaptation_report.json').is_file()
 
 
+def test_adaptation_in_mixed_precision(monkeypatch):
+    """--adapt --amp does as tools/train.py --amp, or says it cannot."""
+    test = tool('test')
+    argv = ['a.py', 'a.pth', '--adapt', '--amp', '--work-dir', 'adapted']
+    cfg = Config(dict(model=dict(), optim_wrapper=dict(type='OptimWrapper')))
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match='--amp needs a GPU'):
+            test.merge_args(cfg, test.parse_args(argv))
+    monkeypatch.setattr('mmext.utils.launch.require_gpu', lambda option: None)
+    test.merge_args(cfg, test.parse_args(argv))
+    assert cfg.optim_wrapper == dict(
+        type='AmpOptimWrapper', loss_scale='dynamic')
+    assert cfg.load_from == 'a.pth' and cfg.get('test_cfg') is None
+
+
 # tools/misc ------------------------------------------------------------------
 
 

@@ -14,9 +14,9 @@ from mmext.utils.config_build import drop_pretrained
 from mmext.utils.config_io import load_config
 from mmext.utils.config_types import is_adaptation
 from mmext.utils.launch import (add_common_arguments, brings_weights,
-                                build_runner, finish_config, is_depth,
-                                is_tuned, parse, predicts_depth, require_gpu,
-                                set_loader_defaults, set_pipeline,
+                                build_runner, enable_amp, finish_config,
+                                is_depth, is_tuned, parse, predicts_depth,
+                                require_gpu, set_loader_defaults, set_pipeline,
                                 set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
@@ -105,7 +105,10 @@ def merge_args(cfg, args: argparse.Namespace) -> None:
             'have a checkpoint in the config goes without.')
     cfg.load_from = args.checkpoint
     cfg.resume = False
-    if not args.adapt:
+    if args.adapt:
+        if args.amp:
+            enable_amp(cfg)
+    else:
         for key in ('test_dataloader', 'test_evaluator'):
             if cfg.get(key) is None:
                 raise UserError(f'The config has no {key}, so there is '
