@@ -4,10 +4,12 @@
 Drawing from torch's global generator would tie a method's results to
 whatever else draws from it, and could not be saved on its own.
 """
+import logging
 import math
 from typing import Dict, Sequence
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 
@@ -81,10 +83,31 @@ class RandomSource:
             gaps = torch.empty(
                 chunk, dtype=torch.float64, device=device).geometric_(
                     p, generator=self.generator(device))
-            parts.append(gaps.cumsum(0).long() + last)
+            # Sums of integers are the same on every run, also on a GPU.
+            gaps = gaps.clamp_(max=numel + 1).long()
+            parts.append(gaps.cumsum(0) + last)
             last = int(parts[-1][-1])
         index = torch.cat(parts)
         return index[index < numel]
+
+    def bernoulli_mask(self, name: str, shape: Sequence[int], p: float,
+                       device: torch.device) -> Tensor:
+        """A mask in which each value is true with probability ``p``.
+
+        One number per value, unlike :meth:`bernoulli_indices`, but the host
+        need not wait to hear how many are chosen.
+
+        Args:
+            name (str): Who draws; unused here.
+            shape (Sequence[int]): Shape of the mask.
+            p (float): Probability, in [0, 1]; a GPU rounds it to 24 bits.
+            device (torch.device): Where the mask is wanted.
+
+        Returns:
+            Tensor: Booleans.
+        """
+        mask = torch.empty(shape, dtype=torch.bool, device=device)
+        return mask.bernoulli_(p, generator=self.generator(device))
 
     def state_dict(self) -> dict:
         """Seed and generator states."""
@@ -96,11 +119,26 @@ class RandomSource:
             })
 
     def load_state_dict(self, state: dict) -> None:
-        """Restore what :meth:`state_dict` returned."""
+        """Restore what :meth:`state_dict` returned.
+
+        A generator of a device that this machine lacks is left out, with a
+        warning.
+        """
         self.seed = state['seed']
         self._generators = {}
         for key, value in state['generators'].items():
-            self.generator(torch.device(key)).set_state(value.cpu())
+            try:
+                generator = self.generator(torch.device(key))
+            except RuntimeError:
+                print_log(
+                    f'The random numbers of the checkpoint were drawn on '
+                    f'{key}, which this machine does not have. They begin '
+                    f'anew from the seed {self.seed}, so the run differs '
+                    'from the one that it goes on with.',
+                    logger='current',
+                    level=logging.WARNING)
+                continue
+            generator.set_state(value.cpu())
 
     def reset(self) -> None:
         """Start again from the seed."""

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The methods' own random numbers."""
 import math
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -102,6 +103,31 @@ def test_state_survives_a_checkpoint(tmp_path):
     other.load_state_dict(
         torch.load(tmp_path / 'state.pth', weights_only=True))
     assert torch.equal(draw(rng), draw(other))
+
+
+def test_state_of_a_device_that_is_missing():
+    """A run that is resumed without its GPU is told what differs."""
+    rng = RandomSource(4)
+    draw(rng)
+    state = rng.state_dict()
+    state['generators']['cuda:99'] = state['generators']['cpu']
+    other = RandomSource()
+    with patch('mmext.utils.random.print_log') as told:
+        other.load_state_dict(state)
+    assert 'cuda:99' in told.call_args.args[0]
+    assert torch.equal(draw(rng), draw(other))
+    assert list(other.state_dict()['generators']) == ['cpu']
+
+
+@pytest.mark.parametrize('p', [0., 0.05, 0.5, 1.])
+def test_mask(p):
+    """Property 27: so many in the mean, the same for the same seed."""
+    first, second = (
+        RandomSource(7).bernoulli_mask('w', (200, 300), p, CPU)
+        for _ in range(2))
+    assert first.dtype == torch.bool and torch.equal(first, second)
+    assert abs(int(first.sum()) - 60000 * p) <= \
+        6 * math.sqrt(60000 * p * (1 - p))
 
 
 def test_global_generator_is_left_alone():

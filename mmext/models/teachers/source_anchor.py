@@ -41,13 +41,32 @@ def stochastic_restore(model: nn.Module,
     for name, param in model.named_parameters():
         if skip is not None and skip(name):
             continue
+        if _wants_masks(param.device):
+            mask = rng.bernoulli_mask(name, param.shape, p, param.device)
+            origin = source[name].to(param.device, param.dtype)
+            param.copy_(torch.where(mask, origin, param))
+            restored += mask.sum()
+            continue
         index = rng.bernoulli_indices(name, param.numel(), p, param.device)
         if index.numel():
             origin = source[name].to(param.device, param.dtype)
-            # ``put_`` takes flat indices whatever the memory layout.
-            param.put_(index, origin.take(index))
+            _put(param, index, origin.take(index))
             restored += index.numel()
-    return restored
+    return int(restored)
+
+
+def _wants_masks(device: torch.device) -> bool:
+    # How many indices there are is known to the device alone, which the host
+    # would wait for at every parameter. A CPU saves most of the drawing.
+    return device.type == 'cuda'
+
+
+def _put(param: Tensor, index: Tensor, values: Tensor) -> None:
+    """``param.put_(index, values)``, which has no deterministic form."""
+    if param.is_contiguous():
+        param.view(-1).index_put_((index, ), values)
+    else:
+        param.index_put_(torch.unravel_index(index, param.shape), values)
 
 
 def anchor_gate(single: Tensor, average: Tensor, confidence: Tensor,

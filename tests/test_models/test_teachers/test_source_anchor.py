@@ -8,7 +8,8 @@ import torch.nn as nn
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmext.models.teachers import anchor_gate, stochastic_restore
+from mmext.models.teachers import (anchor_gate, source_anchor,
+                                   stochastic_restore)
 from mmext.utils.random import RandomSource
 
 
@@ -29,6 +30,13 @@ def is_prompt(name):
     return name.startswith('visual_prompt.')
 
 
+@pytest.fixture(params=['cpu', 'masks'])
+def way(request, monkeypatch):
+    """Both ways to draw; a GPU takes masks."""
+    if request.param == 'masks':
+        monkeypatch.setattr(source_anchor, '_wants_masks', lambda device: True)
+
+
 def moved_model():
     torch.manual_seed(0)
     model = Model()
@@ -40,7 +48,7 @@ def moved_model():
 
 
 @pytest.mark.parametrize('p', [0.01, 0.3])
-def test_share_of_restored_scalars(p):
+def test_share_of_restored_scalars(p, way):
     """Property 27: within binomial bounds over many draws."""
     model, source = moved_model()
     rng = RandomSource(1)
@@ -53,7 +61,7 @@ def test_share_of_restored_scalars(p):
     assert abs(count - expected) < 6 * math.sqrt(expected * (1 - p))
 
 
-def test_every_parameter_is_eligible():
+def test_every_parameter_is_eligible(way):
     """Property 27: ``in_proj_*`` and the like too; the prompt never."""
     model, source = moved_model()
     stochastic_restore(model, source, 0.5, RandomSource(0), is_prompt)
@@ -67,7 +75,7 @@ def test_every_parameter_is_eligible():
             assert torch.equal(value[~back], (source[name] + 1)[~back])
 
 
-def test_certain_and_impossible_restore():
+def test_certain_and_impossible_restore(way):
     """Property 27: p = 1 gives the source exactly, p = 0 nothing."""
     model, source = moved_model()
     before = {k: v.clone() for k, v in model.state_dict().items()}
@@ -78,6 +86,45 @@ def test_certain_and_impossible_restore():
     for name, value in model.named_parameters():
         expected = before[name] if is_prompt(name) else source[name]
         assert torch.equal(value, expected), name
+
+
+def test_deterministic_mode(way):
+    """``randomness=dict(deterministic=True)`` changes nothing."""
+    restored = []
+    for wanted in (False, True):
+        model, source = moved_model()
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(wanted)
+        try:
+            count = stochastic_restore(model, source, 0.3, RandomSource(0))
+        finally:
+            torch.use_deterministic_algorithms(before)
+        assert isinstance(count, int) and count
+        restored.append(model.state_dict())
+        for name, value in model.named_parameters():
+            assert value.stride() == source[name].stride(), name
+    for name, value in restored[0].items():
+        assert torch.equal(value, restored[1][name]), name
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a GPU, and --gpu')
+def test_restore_on_a_gpu():
+    """The same law there, also in the deterministic mode."""
+    model, source = moved_model()
+    model.cuda()
+    total = sum(v.numel() for v in model.parameters())
+    torch.use_deterministic_algorithms(True)
+    try:
+        count = stochastic_restore(model, source, 0.3, RandomSource(0))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert abs(count - 0.3 * total) < 6 * math.sqrt(total * 0.21)
+    back = sum(
+        int((value.cpu() == source[name]).sum())
+        for name, value in model.named_parameters())
+    assert back == count
 
 
 @pytest.mark.parametrize('p', [-0.1, 1.1])
