@@ -15,6 +15,7 @@ from mmext.utils.arguments import as_tuple, is_count, is_number
 from mmext.utils.user_error import ConfigError
 from .blocks import find_host
 from .draws import AdapterDraws
+from .host_weights import init_host_weights
 from .injection import Plan, check_pattern, plain
 from .lifecycle import AdapterLifecycle
 from .loading import check_adapter_state
@@ -189,7 +190,7 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
             # Now: the host's own initialisation knows nothing of adapters
             # and would overwrite them (zero up-projections).
             if hasattr(module, 'init_weights'):
-                module.init_weights()
+                init_host_weights(module, self.is_head)
         if isinstance(module, MoSAModel) or any(True for _ in slots(module)):
             raise ConfigError(
                 'module has adapters already. Call add_adapter() of the '

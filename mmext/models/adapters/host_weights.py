@@ -1,0 +1,149 @@
+# Copyright (c) mmext contributors. All rights reserved.
+"""Did the pretrained files of a host arrive in it?
+
+mmengine loads what fits and logs the rest. Under adapters the rest stays
+frozen, so that a file of other names trains adapters on random features.
+"""
+import logging
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Set
+
+import torch.nn as nn
+from mmengine.logging import print_log
+
+from mmext.utils.user_error import ConfigError
+
+#: A file that fills less of a module is that of another model.
+LEAST_SHARE = 0.5
+
+
+class Loaded(NamedTuple):
+    """What was read while a host was initialised.
+
+    Args:
+        owners (set[int]): ``id`` of each parameter that a file had.
+        keys (dict[int, list[str]]): ``id`` of a module that a file was
+            loaded into -> names in that file.
+    """
+
+    owners: Set[int]
+    keys: Dict[int, List[str]]
+
+
+def init_host_weights(module: nn.Module, trained: Callable[[str],
+                                                           bool]) -> None:
+    """Call ``init_weights`` of a host and see what its files filled.
+
+    It looks at what the host's own loader finds, so that prefixes, renamed
+    keys and resized position embeddings need no rules here, and no file is
+    read twice.
+
+    Args:
+        module (nn.Module): The host.
+        trained (Callable): Whether a parameter of that name is trained and
+            may be missing in the file, such as that of a head.
+
+    Raises:
+        ConfigError: If a file of ``init_cfg=dict(type='Pretrained', ...)``
+            fills less than half of its module, lacks its ``prefix``, or
+            leaves values that are not finite.
+    """
+    starts = {
+        name: (part, init_cfg)
+        for name, part in module.named_modules()
+        for init_cfg in _pretrained(part)
+    }
+    try:
+        with _watched(module) as loaded:
+            module.init_weights()
+    except AssertionError as error:
+        # mmengine's words for a prefix that no key begins with
+        if 'is not in the pretrained model' not in str(error):
+            raise
+        raise ConfigError(f'init_cfg: {error}. Leave prefix away, or give '
+                          'the one that the names in the file begin '
+                          'with.') from error
+    for name, (part, init_cfg) in starts.items():
+        _judge(name, part, init_cfg, loaded, trained)
+
+
+def _pretrained(module: nn.Module) -> Iterator[dict]:
+    given = getattr(module, 'init_cfg', None)
+    for one in given if isinstance(given, (list, tuple)) else [given]:
+        kind = one.get('type') if isinstance(one, dict) else None
+        name = getattr(kind, '__name__', None) or str(kind).split('.')[-1]
+        if name in ('Pretrained', 'PretrainedInit'):
+            yield one
+
+
+@contextmanager
+def _watched(module: nn.Module) -> Iterator[Loaded]:
+    """Record the parameters that are loaded inside."""
+    loaded = Loaded(set(), {})
+
+    def look(part: nn.Module, state: dict, prefix: str, *args: Any) -> None:
+        if not prefix:
+            loaded.keys[id(part)] = list(state)
+        for name, value in part._parameters.items():
+            given = state.get(prefix + name)
+            if value is not None and given is not None and \
+                    given.shape == value.shape:
+                loaded.owners.add(id(value))
+
+    handles = [
+        part._register_load_state_dict_pre_hook(look, True)
+        for part in module.modules()
+    ]
+    try:
+        yield loaded
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _judge(name: str, part: nn.Module, init_cfg: dict, loaded: Loaded,
+           trained: Callable[[str], bool]) -> None:
+    wanted = {
+        key: value
+        for key, value in part.named_parameters(prefix=name)
+        if not trained(key) and not value.is_meta
+    }
+    where = f'{name or "module"}.init_cfg: the file ' \
+        f'{init_cfg.get("checkpoint")}'
+    spoilt = [k for k, v in wanted.items() if not v.isfinite().all()]
+    if spoilt:
+        raise ConfigError(f'{where} leaves values that are not finite in '
+                          f'{_some(spoilt)}. Use a sound file.')
+    absent = [k for k, v in wanted.items() if id(v) not in loaded.owners]
+    total = sum(v.numel() for v in wanted.values())
+    random = sum(wanted[key].numel() for key in absent)
+    if not absent or id(part) not in loaded.keys:
+        return  # an init_weights of the user may load in its own way
+    text = f'{where} does not have {_some(absent)}: {random / total:.0%} of ' \
+        f'the values that it should fill in {type(part).__name__} are random'
+    given = loaded.keys[id(part)]
+    if random > (1 - LEAST_SHARE) * total:
+        raise ConfigError(f'{text}. Its names are {_some(given)}.'
+                          f'{_cure(given, list(part.state_dict()))}')
+    print_log(
+        f'{text}, and stay so where they are frozen. Load them by another '
+        'file, or train them with train_head=[...].',
+        logger='current',
+        level=logging.WARNING)
+
+
+def _cure(given: List[str], own: List[str]) -> str:
+    """The prefix that is missing, or where names are changed."""
+    known = set(own)
+    for key in given:
+        stem, _, rest = key.partition('.')
+        if rest in known and key not in known:
+            return f" Give the prefix: init_cfg=dict(..., prefix='{stem}.')."
+    return ' Expected a file of this model and size, with names such as ' \
+        f'{_some(own)}; the scripts in tools/model_converters rename those ' \
+        'of other projects.'
+
+
+def _some(names: List[str], most: int = 3) -> str:
+    more = f' and {len(names) - most} more' if len(names) > most else ''
+    return ', '.join(map(repr, names[:most])) + more
