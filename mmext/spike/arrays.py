@@ -1,9 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Spike cubes as bits, as signed values, and repaired."""
-from typing import Tuple
+from typing import Any, Tuple
 
 import numpy as np
 
+from mmext.utils.arguments import is_count
 from mmext.utils.user_error import ConfigError
 
 BIT_ORDERS = ('little', 'big')
@@ -17,6 +18,23 @@ def check_cube(spikes: np.ndarray) -> np.ndarray:
             'Expected spikes of shape (T, H, W), but got an array '
             f'{spikes.shape} of {spikes.dtype}. Time is the first axis.')
     return spikes
+
+
+def frame_size(size: Any) -> Tuple[int, int]:
+    """Height and width, if they are two positive whole numbers.
+
+    Args:
+        size (Any): What was given as a size.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    sides = tuple(size) if np.ndim(size) == 1 else ()
+    if len(sides) != 2 or not all(map(is_count, sides)):
+        raise ConfigError(
+            'Expected the height and width of pictures, two positive whole '
+            f'numbers such as size=(250, 400), but got {size!r}.')
+    return int(sides[0]), int(sides[1])
 
 
 def check_bit_order(bitorder: str, name: str = '.dat') -> None:

@@ -3,11 +3,12 @@
 import os
 import re
 import struct
-from typing import Optional
+from typing import Any, Optional
 
 import cv2
 import numpy as np
 
+from mmext.utils.arguments import is_number
 from mmext.utils.io import PathLike, atomic_write
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from .array_files import read_array
@@ -18,6 +19,23 @@ _PFM_HEADER = re.compile(
     rb'(P[Ff])\s+(\d{1,9})\s+(\d{1,9})\s+([-+0-9.eE]{1,32})(?:\r\n|[ \t\r\n])')
 DISPARITY_SUFFIXES = ('.pfm', '.png', '.npy', '.npz')
 _PNG_START = b'\x89PNG\r\n\x1a\n'
+
+
+def check_scale(scale: Any, name: str = 'scale') -> None:
+    """Refuse a stored value of a metre, or pixel, that cannot be one.
+
+    Args:
+        scale (Any): What was given.
+        name (str): Of the option, for the message. Defaults to 'scale'.
+
+    Raises:
+        ConfigError: If it is no finite number above 0.
+    """
+    if not is_number(scale) or scale <= 0:
+        raise ConfigError(
+            f'Expected {name} to be a positive number, the stored value of '
+            'a metre (256 for KITTI and DrivingStereo, 100 for vKITTI, 1000 '
+            f'for NYU) or of a pixel of disparity, but got {scale!r}.')
 
 
 def _read_bytes(path: PathLike, kind: str) -> bytes:
@@ -107,7 +125,9 @@ def read_depth_png(path: PathLike, scale: float) -> np.ndarray:
     Raises:
         MissingFileError: If there is no such file.
         BadFileError: If the file is damaged, or has 8 bits or colours.
+        ConfigError: If the scale is no finite number above 0.
     """
+    check_scale(scale)
     data = _read_bytes(path, 'depth PNG')
     if len(data) < 33 or not data.startswith(_PNG_START):
         raise BadFileError(f'Expected a PNG picture in {path}, but found '
@@ -149,7 +169,12 @@ def write_depth_png(path: PathLike, depth: np.ndarray, scale: float) -> None:
         path (str or PathLike): The file.
         depth (np.ndarray): (H, W) metres.
         scale (float): Stored value of one metre.
+
+    Raises:
+        ConfigError: If the depth has another shape, or the scale is no
+            finite number above 0.
     """
+    check_scale(scale)
     depth = np.asarray(depth, np.float64)
     if depth.ndim != 2:
         raise ConfigError(
@@ -181,8 +206,10 @@ def read_disparity(path: PathLike,
     Raises:
         MissingFileError: If there is no such file.
         BadFileError: If it is damaged, or holds no disparity.
-        ConfigError: If the file is of another kind, or ``key`` unknown.
+        ConfigError: If the file is of another kind, ``key`` unknown, or the
+            scale no finite number above 0.
     """
+    check_scale(scale)
     name = os.path.expanduser(os.fspath(path))
     suffix = os.path.splitext(name)[1].lower()
     if suffix not in DISPARITY_SUFFIXES:

@@ -18,8 +18,8 @@ from mmext.utils.io import PathLike, atomic_file
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from .array_files import (array_names, check_spike_array, choose_array,
                           damage_reported, map_npy, read_content, read_header)
-from .arrays import (as_bits, check_bit_order, pack_frames, repair_big_endian,
-                     unpack_frames)
+from .arrays import (as_bits, check_bit_order, frame_size, pack_frames,
+                     repair_big_endian, unpack_frames)
 from .layout import layout_findings
 
 SUFFIXES = ('.dat', '.npy', '.npz')
@@ -199,7 +199,8 @@ def open_spikes(path: PathLike,
     Raises:
         MissingFileError: If there is no such file.
         ConfigError: If a .dat file comes without its size, another file with
-            a bit order, or an .npz file has no such array or several.
+            a bit order, the size is no height and width, or an .npz file has
+            no such array or several.
         BadFileError: If the file is damaged, or has another size.
 
     Examples:
@@ -211,6 +212,7 @@ def open_spikes(path: PathLike,
     if suffix not in SUFFIXES:
         raise ConfigError(f'Expected a file of {SUFFIXES}, but got {name}.')
     check_bit_order(bitorder, name)
+    size = None if size is None else frame_size(size)
     if not os.path.isfile(name):
         raise MissingFileError(
             f'Expected a recording of spikes, but there is none at {name}.')
@@ -221,7 +223,7 @@ def open_spikes(path: PathLike,
         recording = _Array(name, map_npy(name), flip, repair)
     else:
         recording = _open_npz(name, key, flip, repair)
-    if size is not None and recording.shape[1:] != tuple(size):
+    if size is not None and recording.shape[1:] != size:
         raise BadFileError(
             f'Expected {size[0]} x {size[1]} pixels, but {name} has '
             f'{recording.shape[1]} x {recording.shape[2]}. Correct the size, '
@@ -242,12 +244,11 @@ def _dat_size(name: str, size: Optional[Tuple[int, int]]) -> Tuple[int, int]:
         raise ConfigError(
             f'{name} has no header: pass the height and width of its '
             'pictures, such as size=(250, 400).')
-    height, width = size
-    if height < 1 or width < 1 or height * width % 8:
+    if size[0] * size[1] % 8:
         raise ConfigError(
-            'Expected a positive height and width whose product is a '
-            f'multiple of 8, but got {height} x {width} for {name}.')
-    return height, width
+            'Expected a height and width whose product is a multiple of 8, '
+            f'but got {size[0]} x {size[1]} for {name}.')
+    return size
 
 
 def _open_npz(name: str, key: Optional[str], flip: bool,

@@ -139,6 +139,11 @@ def test_splits(tmp_path):
         build(config, weather='windy')
     with pytest.raises(ConfigError, match='sound'):
         build(config, modalities=('sound', ))
+    for scale in (0, -1, float('nan'), '256'):
+        with pytest.raises(ConfigError, match='depth_scale'):
+            build(config, depth_scale=scale)
+    with pytest.raises(ConfigError, match="Did you mean 'bitorder'"):
+        build(config, spike_options=dict(bit_order='big'))
     from mmext.datasets.depth import PartialKITTIDataset, VKITTI2Dataset
     assert VKITTI2Dataset.pick('test') == ('Scene18', )
     assert len(PartialKITTIDataset.pick('train')) == 6

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mmext.spike import read_depth_png, read_pfm, write_depth_png, write_pfm
+from mmext.spike import (read_depth_png, read_disparity, read_pfm,
+                         write_depth_png, write_pfm)
 from mmext.utils.user_error import (BadFileError, ConfigError,
                                     MissingFileError, UserError)
 
@@ -114,3 +115,15 @@ def test_damaged_png_gives_depth_or_an_error(tmp_path, place, data, cut):
         assert read_depth_png(path, 256).ndim == 2
     except UserError as error:
         assert str(path) in str(error)
+
+
+@pytest.mark.parametrize('scale', [0, -1, np.nan, np.inf, '256', None])
+def test_a_scale_is_a_positive_number(tmp_path, scale):
+    path = tmp_path / 'a.png'
+    write_depth_png(path, depth(), np.float32(256))
+    for call in (lambda: read_depth_png(path, scale),
+                 lambda: read_disparity(path, scale),
+                 lambda: write_depth_png(tmp_path / 'b.png', depth(), scale)):
+        with pytest.raises(ConfigError, match='positive number'):
+            call()
+    assert not (tmp_path / 'b.png').exists()

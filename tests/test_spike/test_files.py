@@ -217,6 +217,9 @@ def test_missing_and_unknown_files(tmp_path):
         open_spikes(tmp_path / 'a.dat')
     with pytest.raises(ConfigError, match='multiple of 8'):
         open_spikes(tmp_path / 'a.dat', (5, 5))
+    for size in (64, (64., 96.), (64, 96, 1), '64,96', (0, 8), (-8, -8)):
+        with pytest.raises(ConfigError, match='height and width'):
+            open_spikes(tmp_path / 'a.dat', size)
     with pytest.raises(BadFileError, match='at least one tick'):
         open_spikes(tmp_path / 'a.dat', (250, 400))
 

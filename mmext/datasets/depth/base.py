@@ -9,6 +9,8 @@ from mmengine.dataset import BaseDataset
 from mmengine.logging import print_log
 
 from mmext.spike import open_spikes
+from mmext.spike.depth_files import check_scale
+from mmext.spike.options import check_options
 from mmext.spike.sources import natural_key
 from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import ConfigError
@@ -85,6 +87,7 @@ class BaseDepthDataset(BaseDataset):
         bad_samples (int): Unreadable samples that this process replaced.
 
     Raises:
+        ConfigError: If depth_scale or spike_options cannot be right.
         MissingFileError: If folders or files are missing.
         BadFileError: If the first sample is not what it should be.
     """
@@ -113,8 +116,11 @@ class BaseDepthDataset(BaseDataset):
                               f"'spike' and 'depth', but got {modalities!r}.")
         self.depth_scale = self.default_scale if depth_scale is None \
             else depth_scale
+        if self.depth_scale is not None:
+            check_scale(self.depth_scale, 'depth_scale')
         self.spike_options = dict(self.default_spike_options,
                                   **(spike_options or {}))
+        check_options(self.spike_options, 'spike_options')
         self.spike_suffix = spike_suffix
         self.drop_incomplete = self.drop_by_default \
             if drop_incomplete is None else drop_incomplete

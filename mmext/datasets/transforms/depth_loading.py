@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Read spikes and depth, pack them for a depth estimator."""
+import numbers
 import os
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
@@ -11,7 +12,16 @@ from mmseg.structures import SegDataSample
 
 from mmext.registry import TRANSFORMS, register_depth
 from mmext.spike import open_spikes, read_depth_png, read_pfm
+from mmext.spike.array_files import read_array
+from mmext.spike.depth_files import check_scale
+from mmext.spike.options import check_options
+from mmext.utils.arguments import is_count, is_number
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+
+
+def is_tick(value: Any) -> bool:
+    """Whether a value is a whole number that is not negative."""
+    return is_number(value, 0) and isinstance(value, numbers.Integral)
 
 
 def check_size(results: Dict[str, Any], shape: Tuple[int, int],
@@ -65,6 +75,7 @@ class LoadSpikeFromFile(BaseTransform):
             data set.
 
     Raises:
+        ConfigError: If an option is unknown, or its value wrong.
         MissingFileError: If there is no such file.
         BadFileError: If it is damaged or too short, has another size than
             the image, or no spike at all.
@@ -79,12 +90,14 @@ class LoadSpikeFromFile(BaseTransform):
                  jitter: int = 0,
                  allow_silent: bool = False,
                  **options) -> None:
-        if begin not in ('start', 'center') and not isinstance(begin, int):
+        if begin not in ('start', 'center') and not is_tick(begin):
             raise ConfigError("Expected begin to be a tick, 'start' or "
                               f"'center', but got {begin!r}.")
-        if length < 1 or jitter < 0:
-            raise ConfigError('Expected a positive length and no negative '
-                              f'jitter, but got {length} and {jitter}.')
+        if not is_count(length) or not is_tick(jitter):
+            raise ConfigError(
+                'Expected length and jitter to be whole numbers, at least 1 '
+                f'and 0, but got {length!r} and {jitter!r}.')
+        check_options(options, 'LoadSpikeFromFile')
         self.length, self.begin, self.jitter = length, begin, jitter
         self.allow_silent, self.options = allow_silent, options
 
@@ -166,6 +179,7 @@ class LoadDepth(BaseTransform):
             the data set. Defaults to None.
 
     Raises:
+        ConfigError: If the scale is no finite number above 0.
         MissingFileError: If there is no such file.
         BadFileError: If it is damaged, has 8 bits or another size.
 
@@ -174,8 +188,8 @@ class LoadDepth(BaseTransform):
     """
 
     def __init__(self, scale: Optional[float] = None) -> None:
-        if scale is not None and not scale > 0:
-            raise ConfigError(f'Expected a positive scale, but got {scale}.')
+        if scale is not None:
+            check_scale(scale)
         self.scale = scale
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
@@ -204,6 +218,8 @@ class LoadDepth(BaseTransform):
         Returns:
             np.ndarray: (H, W) float32 metres, 0 where there is none.
         """
+        if scale is not None:
+            check_scale(scale)
         suffix = os.path.splitext(path)[1].lower()
         if suffix == '.png':
             if scale is None:
@@ -234,11 +250,7 @@ def _read_npy(path: str) -> np.ndarray:
     if not os.path.isfile(path):
         raise MissingFileError(f'Expected a depth file, but there is none at '
                                f'{path}.')
-    try:
-        depth = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise BadFileError(f'Cannot read {path}: it is truncated or damaged '
-                           f'({error}). Fetch it again.') from error
+    depth = read_array(path)
     if depth.dtype.kind not in 'fui':
         raise BadFileError(f'Expected numbers in {path}, but found '
                            f'{depth.dtype}.')

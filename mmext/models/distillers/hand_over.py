@@ -60,8 +60,9 @@ def check_weights(model: nn.Module,
         list[str]: Names that do not fit: empty, or the stem's.
 
     Raises:
-        ConfigError: If weights are absent or have other shapes, or are
-            those of a temporal module that the model does not have.
+        ConfigError: If weights are absent, have other shapes or hold a value
+            that is not finite, or are those of a temporal module that the
+            model does not have.
     """
     optional = (*optional, TEMPORAL) if new_stem else tuple(optional)
     own = {
@@ -93,6 +94,16 @@ def check_weights(model: nn.Module,
     stems = [one for one in other if _is_stem(*one)]
     if other and (len(other) != 1 or len(stems) != 1 or not new_stem):
         raise ConfigError(_misfit(name, other, stems, new_stem))
+    spoilt = [
+        key for key in own
+        if key in weights and not weights[key].isfinite().all()
+    ]
+    if spoilt:
+        raise ConfigError(
+            f'{name} is spoilt: {len(spoilt)} of {len(own)} weights hold NaN '
+            f'or infinity, such as {spoilt[0]!r}; its training has diverged. '
+            'Use an earlier checkpoint, or train again with a lower learning '
+            'rate.')
     return [key for key, _, _ in other]
 
 

@@ -184,6 +184,17 @@ def test_windows_of_a_recording(tmp_path):
         load(item=dict(ori_shape=(8, 8)))
     with pytest.raises(ConfigError, match='begin'):
         LoadSpikeFromFile(begin='end')
+    for options, message in (
+        (dict(begin=-3), 'begin'),
+        (dict(begin=True), 'begin'),
+        (dict(length='128'), 'length'),
+        (dict(jitter=-1), 'jitter'),
+        (dict(siez=(3, 4)), "Did you mean 'size'"),
+        (dict(size=64), 'height and width'),
+        (dict(bitorder='middle'), "'middle'"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            LoadSpikeFromFile(**options)
     with pytest.raises(ConfigError, match='spike_path'):
         LoadSpikeFromFile()(dict(img_path='a.png'))
 
@@ -199,8 +210,17 @@ def test_depth_files(tmp_path):
         np.testing.assert_array_equal(results['gt_depth_map'], clean)
     assert LoadDepth(2.)(results)['gt_depth_map'][0, 0] == 0.5
     (tmp_path / 'b.npy').write_bytes(b'\x93NUMPY')
-    with pytest.raises(BadFileError, match='truncated or damaged'):
+    with pytest.raises(BadFileError, match='damaged'):
         LoadDepth.read(str(tmp_path / 'b.npy'))
+    np.savez(tmp_path / 'z.npz', depth=depth)
+    (tmp_path / 'z.npz').rename(tmp_path / 'z.npy')
+    with pytest.raises(BadFileError, match='Expected a .npy array'):
+        LoadDepth.read(str(tmp_path / 'z.npy'))
+    for scale in (0, -1, float('nan'), float('inf'), '256', True):
+        with pytest.raises(ConfigError, match='positive number'):
+            LoadDepth(scale)
+        with pytest.raises(ConfigError, match='positive number'):
+            LoadDepth.read(str(tmp_path / 'a.npy'), scale)
     np.save(tmp_path / 'c.npy', np.zeros((2, 3, 3)))
     with pytest.raises(BadFileError, match='a picture of it'):
         LoadDepth.read(str(tmp_path / 'c.npy'))

@@ -244,6 +244,11 @@ def test_h12_what_may_be_handed_over(tmp_path):
         load_weights(model, str(tmp_path / 'none.pth'))
     with pytest.raises(ConfigError, match='weights are not in it'):
         check_weights(model, dict(fc=torch.zeros(3)), 'a file')
+    spoilt = {key: value.clone() for key, value in rgb.state_dict().items()}
+    for key, bad in ((stem, float('nan')), (list(spoilt)[-1], float('inf'))):
+        spoilt[key].view(-1)[-1] = bad
+        with pytest.raises(ConfigError, match='hold NaN or infinity'):
+            check_weights(model, spoilt, 'a file', new_stem=True)
     wide = {
         k: v.repeat_interleave(2, 0) if v.dim() else v
         for k, v in model.state_dict().items()
