@@ -15,9 +15,11 @@ from mmext.models.distillers.hand_over import load_weights
 from mmext.registry import INFERENCERS, register_depth
 from mmext.spike import open_spikes, write_depth_png, write_picture
 from mmext.spike.arrays import as_bits
+from mmext.spike.depth_files import check_scale
 from mmext.spike.files import SUFFIXES
 from mmext.spike.preview import preview
 from mmext.spike.sources import natural_key
+from mmext.utils.arguments import is_count, is_number
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
@@ -41,8 +43,8 @@ class SpikeDepthInferencer(BaseInferencer):
         model (str | Config | nn.Module): A config (its path) with a
             :class:`mmext.BiCrossDepthEstimator` for spikes, or such a model,
             whose ``cfg`` is its config.
-        weights (str, optional): Its checkpoint. Defaults to None, for a
-            model that has its weights.
+        weights (str, optional): Its checkpoint, which a config needs.
+            Defaults to None, for a model that has its weights.
         device (str, optional): Defaults to None, the best there is.
         **spike_options: Arguments of :func:`mmext.spike.open_spikes`:
             ``size=(250, 400)`` for .dat files, ``bitorder``, ``flipud``,
@@ -53,8 +55,8 @@ class SpikeDepthInferencer(BaseInferencer):
             does not look.
 
     Raises:
-        ConfigError: If the model takes no spikes, or the checkpoint does not
-            fit it.
+        ConfigError: If the model takes no spikes, or the checkpoint is not
+            given, or does not fit it.
 
     Example:
         >>> inferencer = SpikeDepthInferencer(
@@ -78,6 +80,11 @@ class SpikeDepthInferencer(BaseInferencer):
                 raise ConfigError(
                     'Expected a model whose cfg is its config, for the test '
                     'pipeline. Pass the config and the checkpoint instead.')
+        elif weights is None:
+            raise ConfigError(
+                'Expected the checkpoint of the config as weights, but got '
+                'none: a network without it predicts random depth. Give what '
+                'stage 2 or 3 has written, or a model that has its weights.')
         cfg = load_config(model) if isinstance(model, str) else model
         init_default_scope(cfg.get('default_scope') or 'mmseg')
         self.spike_options = spike_options
@@ -146,6 +153,36 @@ class SpikeDepthInferencer(BaseInferencer):
 
     # Run ---------------------------------------------------------------------
 
+    def __call__(self, inputs: Any, *args, **kwargs) -> dict:
+        """Depth of recordings.
+
+        Args:
+            inputs (Any): A path or folder, an array (T, H, W), or a list of
+                these.
+            *args, **kwargs: See ``BaseInferencer``, :meth:`preprocess` and
+                :meth:`visualize`.
+
+        Returns:
+            dict: See :meth:`postprocess`.
+
+        Raises:
+            ConfigError: If an option is wrong, before anything is computed.
+        """
+        check_scale(kwargs.get('depth_scale', 256.), 'depth_scale')
+        max_depth = kwargs.get('max_depth', 80.)
+        if not is_number(max_depth) or max_depth <= 0:
+            raise ConfigError('Expected max_depth to be a positive number of '
+                              f'metres, but got {max_depth!r}.')
+        if kwargs.get('out_dir'):
+            try:
+                os.makedirs(kwargs['out_dir'], exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    'Expected out_dir to be a folder, or one that can be '
+                    f'made, but got {kwargs["out_dir"]} ({error}). Give '
+                    'another one.') from error
+        return super().__call__(inputs, *args, **kwargs)
+
     def _inputs_to_list(self, inputs: Any) -> List[Any]:
         """Recordings: files of folders, and arrays as they are."""
         if not isinstance(inputs, (list, tuple)):
@@ -186,9 +223,16 @@ class SpikeDepthInferencer(BaseInferencer):
 
         Yields:
             dict: Input of ``model.test_step``.
+
+        Raises:
+            ConfigError: If ``begin`` or ``every`` is none.
         """
-        if every is not None and every < 1:
-            raise ConfigError(f'Expected a positive every, but got {every}.')
+        if not is_count(begin, 0):
+            raise ConfigError('Expected begin to be a tick, counted from 0, '
+                              f'but got {begin!r}.')
+        if every is not None and not is_count(every):
+            raise ConfigError('Expected every to be a positive whole number '
+                              f'of ticks, but got {every!r}.')
         self._shown: List[dict] = []
         windows = self._windows(inputs, begin, every)
         for chunk in self._get_chunk_data(windows, batch_size):

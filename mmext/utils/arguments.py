@@ -26,6 +26,6 @@ def is_number(value: Any, low: float = -math.inf) -> bool:
         and math.isfinite(value) and value >= low
 
 
-def is_count(value: Any) -> bool:
-    """Whether a value is a whole number of at least 1."""
-    return is_number(value, 1) and isinstance(value, numbers.Integral)
+def is_count(value: Any, low: int = 1) -> bool:
+    """Whether a value is a whole number of at least ``low``."""
+    return is_number(value, low) and isinstance(value, numbers.Integral)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS, init_default_scope
 
 pytest.importorskip('mmseg')
 
@@ -39,10 +40,17 @@ def config(channels=TICKS):
             test_dataloader=dict(dataset=dict(pipeline=pipeline))))
 
 
+def model_of(cfg):
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.cfg = cfg
+    return model
+
+
 @pytest.fixture(scope='module')
 def inferencer():
-    torch.manual_seed(0)
-    return SpikeDepthInferencer(config(), device='cpu', size=SIZE)
+    return SpikeDepthInferencer(model_of(config()), device='cpu', size=SIZE)
 
 
 def test_recordings(inferencer, tmp_path):
@@ -139,7 +147,7 @@ def test_a_temporal_module_tells_how_many_ticks_it_takes(temporal, channels):
     cfg = config(channels)
     cfg.model.temporal = temporal
     cfg.test_dataloader = None
-    inferencer = SpikeDepthInferencer(cfg, device='cpu')
+    inferencer = SpikeDepthInferencer(model_of(cfg), device='cpu')
     assert inferencer.length == TICKS
     spikes = make_frame(0, (32, 64), TICKS)[2]
     assert np.isfinite(inferencer(spikes)['predictions'][0]['depth']).all()
@@ -151,8 +159,8 @@ def test_options_of_the_config_and_of_the_loader(tmp_path):
     dataset = cfg.test_dataloader.dataset
     dataset.spike_options = dict(flipud=False, size=(1, 8))
     dataset.pipeline[1].size = SIZE
-    torch.manual_seed(0)
-    lenient = SpikeDepthInferencer(cfg, device='cpu', allow_silent=True)
+    lenient = SpikeDepthInferencer(
+        model_of(cfg), device='cpu', allow_silent=True)
     spikes = make_frame(0, SIZE, TICKS)[2]
     write_spikes(tmp_path / 'up.dat', spikes, flipud=False)
     write_spikes(tmp_path / 'dark.dat', np.zeros_like(spikes))
@@ -220,8 +228,42 @@ def test_mistakes(inferencer, tmp_path):
     plain = config(3)
     plain.test_dataloader = None
     with pytest.raises(ConfigError, match='in_channels=3'):
-        SpikeDepthInferencer(plain, device='cpu')
+        SpikeDepthInferencer(model_of(plain), device='cpu')
     with pytest.raises(ConfigError):
         SpikeDepthInferencer(config(8), str(tmp_path / 'weights.pth'), 'cpu')
     with pytest.raises(ConfigError, match='cfg is its config'):
         SpikeDepthInferencer(torch.nn.Identity())
+
+
+def test_random_or_spoilt_weights_are_refused(inferencer, tmp_path):
+    with pytest.raises(ConfigError, match='random depth'):
+        SpikeDepthInferencer(config(), device='cpu')
+    spoilt = {
+        key: value * float('nan') if value.is_floating_point() else value
+        for key, value in inferencer.model.state_dict().items()
+    }
+    torch.save(dict(state_dict=spoilt), tmp_path / 'nan.pth')
+    with pytest.raises(ConfigError, match='nan.pth is spoilt'):
+        SpikeDepthInferencer(config(), str(tmp_path / 'nan.pth'), 'cpu')
+    with pytest.raises(ConfigError, match="Did you mean 'size'"):
+        SpikeDepthInferencer(inferencer.model, device='cpu', siez=SIZE)
+
+
+def test_options_are_checked_before_the_first_window(inferencer, tmp_path,
+                                                     monkeypatch):
+    monkeypatch.setattr(inferencer, 'forward', lambda *_, **__: 1 / 0)
+    spikes = make_frame(0, SIZE, TICKS)[2]
+    (tmp_path / 'file').write_text('')
+    for options, message in (
+        (dict(begin=-5), 'begin.*-5'),
+        (dict(begin='0'), 'begin'),
+        (dict(every=0), 'every'),
+        (dict(every=1.5), 'every'),
+        (dict(depth_scale=0), 'depth_scale'),
+        (dict(depth_scale=float('nan')), 'depth_scale'),
+        (dict(max_depth=0), 'max_depth'),
+        (dict(out_dir=str(tmp_path / 'file')), 'out_dir'),
+        (dict(out_dir=str(tmp_path / 'file/in')), 'out_dir'),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            inferencer(spikes, **options)

@@ -1,6 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Read spikes and depth, pack them for a depth estimator."""
-import numbers
 import os
 from typing import Any, Dict, Optional, Sequence, Tuple, Union
 
@@ -15,13 +14,8 @@ from mmext.spike import open_spikes, read_depth_png, read_pfm
 from mmext.spike.array_files import read_array
 from mmext.spike.depth_files import check_scale
 from mmext.spike.options import check_options
-from mmext.utils.arguments import is_count, is_number
+from mmext.utils.arguments import is_count
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
-
-
-def is_tick(value: Any) -> bool:
-    """Whether a value is a whole number that is not negative."""
-    return is_number(value, 0) and isinstance(value, numbers.Integral)
 
 
 def check_size(results: Dict[str, Any], shape: Tuple[int, int],
@@ -90,10 +84,10 @@ class LoadSpikeFromFile(BaseTransform):
                  jitter: int = 0,
                  allow_silent: bool = False,
                  **options) -> None:
-        if begin not in ('start', 'center') and not is_tick(begin):
+        if begin not in ('start', 'center') and not is_count(begin, 0):
             raise ConfigError("Expected begin to be a tick, 'start' or "
                               f"'center', but got {begin!r}.")
-        if not is_count(length) or not is_tick(jitter):
+        if not is_count(length) or not is_count(jitter, 0):
             raise ConfigError(
                 'Expected length and jitter to be whole numbers, at least 1 '
                 f'and 0, but got {length!r} and {jitter!r}.')
