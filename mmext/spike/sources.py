@@ -3,6 +3,7 @@
 import fnmatch
 import os
 import re
+import warnings
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 import cv2
@@ -12,6 +13,8 @@ from mmext.utils.io import PathLike
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from .light import grey
 
+# In JPEG data these bytes begin a segment: neither stuffing nor restart.
+_JPEG_MARKER = re.compile(rb'\xff[^\x00\xd0-\xd7\xff]')
 PICTURES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.pgm', '.ppm')
 
 
@@ -54,7 +57,7 @@ def read_picture(path: PathLike) -> np.ndarray:
 
     Raises:
         MissingFileError: If there is no such file.
-        BadFileError: If OpenCV cannot read it.
+        BadFileError: If OpenCV cannot read it, or it is a truncated JPEG.
     """
     name = os.path.expanduser(os.fspath(path))
     if not os.path.isfile(name):
@@ -64,7 +67,29 @@ def read_picture(path: PathLike) -> np.ndarray:
     if picture is None:
         raise BadFileError(f'Cannot decode {name}: it is damaged, or no '
                            'picture. Delete it, or fetch it again.')
+    # OpenCV fills the rest of a truncated JPEG, and of no other kind, grey.
+    with open(name, 'rb') as file:
+        data = file.read(2)
+        whole = data != b'\xff\xd8' or _jpeg_ends(data + file.read())
+    if not whole:
+        raise BadFileError(
+            f'Expected the end of a JPEG picture in {name}, but it stops '
+            'before: it is truncated. Delete it, or fetch it again.')
     return picture
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Whether a JPEG has its end, after which anything may follow.
+
+    Segments are stepped over: a thumbnail in one has an end of its own.
+    """
+    at = 2
+    while True:
+        found = _JPEG_MARKER.search(data, at)
+        if found is None or found[0] == b'\xff\xd9':
+            return found is not None
+        at = found.end()
+        at += int.from_bytes(data[at:at + 2], 'big')
 
 
 def _finish(picture: np.ndarray, size: Optional[Sequence[int]],
@@ -104,6 +129,9 @@ def video_frames(path: PathLike,
                  gamma: Optional[float] = None) -> Iterator[np.ndarray]:
     """Grey frames of a video.
 
+    A video that ends before the number of frames in its header, which some
+    kinds of files only estimate, is read with a warning.
+
     Args:
         path (str or PathLike): The file.
         start (int): First frame. Defaults to 0.
@@ -140,6 +168,12 @@ def video_frames(path: PathLike,
                 f'Expected frames {start} to {stop or start} of {name}, but '
                 f'OpenCV reads {index} frames. The file is damaged, no video, '
                 'or shorter than that.')
+        told = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
+        if stop is None and index < told:
+            warnings.warn(
+                f'Expected {told} frames in {name}, as its header says, but '
+                f'OpenCV reads {index}. The file is truncated or damaged, '
+                'unless the header is an estimate: look at its end.')
     finally:
         video.release()
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from mmext.spike import (SpikeCamera, folder_frames, grey, list_pictures,
-                         preview, raster, streetworld_frames, strip, to_signed,
-                         video_frames, write_picture, write_video)
+                         preview, raster, read_picture, streetworld_frames,
+                         strip, to_signed, video_frames, write_picture,
+                         write_video)
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 
 
@@ -80,6 +81,40 @@ def test_video_round_trip(tmp_path):
         list(video_frames(tmp_path / 'c.avi'))
     with pytest.raises(ConfigError, match='.mp4 or .avi'):
         write_video(tmp_path / 'a.gif', pictures(), 25)
+
+
+def test_a_truncated_video_is_noticed(tmp_path, recwarn):
+    path = tmp_path / 'a.avi'
+    noise = np.random.default_rng(0).integers(0, 255, (12, 64, 96), np.uint8)
+    write_video(path, iter(noise), 25)
+    assert len(list(video_frames(path))) == 12 and not recwarn
+    data = path.read_bytes()
+    path.write_bytes(data[:len(data) // 2])
+    with pytest.warns(UserWarning, match='Expected 12 frames.*reads') as told:
+        count = len(list(video_frames(path)))
+    assert 0 < count < 12 and f'reads {count}.' in str(told[0].message)
+    assert len(list(video_frames(path, 0, 2))) == 2
+
+
+@pytest.mark.parametrize('progressive', [0, 1])
+def test_a_truncated_jpeg_is_no_picture(tmp_path, progressive):
+    options = [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive]
+    options += [cv2.IMWRITE_JPEG_RST_INTERVAL, 2]
+    noise = np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)
+    data = cv2.imencode('.jpg', noise, options)[1].tobytes()
+    small = cv2.imencode('.jpg', noise[:8, :8])[1].tobytes()
+    # A thumbnail has an end as well; phones write more after the picture.
+    thumbnail = b'\xff\xe1' + (len(small) + 2).to_bytes(2, 'big') + small
+    path = tmp_path / 'a.jpg'
+    whole = data[:2] + thumbnail + data[2:]
+    for content in (data, whole, whole + bytes(40), whole + b'trailer'):
+        path.write_bytes(content)
+        assert read_picture(path).shape == (64, 96, 3)
+    for content in (data, whole):
+        for cut in (2, len(data) // 3):
+            path.write_bytes(content[:-cut])
+            with pytest.raises(BadFileError, match='a.jpg.*truncated'):
+                read_picture(path)
 
 
 def test_folder_in_natural_order(tmp_path):
