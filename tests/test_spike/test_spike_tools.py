@@ -133,3 +133,35 @@ def test_mistakes_are_explained(tmp_path, video):
         with pytest.raises(UserError, match=message):
             tool.main(arguments)
     assert not (tmp_path / 'a.dat').exists()
+
+
+@pytest.mark.parametrize('options', [
+    '--interpolated 0', '--interpolated -1', '--start -1', '--frames 0',
+    '--frames -3', '--size 0 0', '--size -3 5', '--window -1',
+    '--ticks-per-frame 0', '--seed -1', '--gamma 0', '--gamma nan',
+    '--streetworld -1', '--streetworld 1 --fps 0', '--streetworld 1 --fps nan',
+    '--streetworld 1 --size 0 64', '--streetworld 1 --size 15 64'
+])  # yapf: disable
+def test_options_with_nothing_to_simulate(options, tmp_path):
+    tool = load_tool('dataset_converters/video_to_spikes')
+    source = [] if 'streetworld' in options else ['--folder', str(tmp_path)]
+    name = options.split()[-3 if 'size' in options else -2]
+    with pytest.raises(ConfigError, match=f'Expected {name} '):
+        tool.parse_args([*source, *options.split(), '--out', 'a.dat'])
+
+
+def test_windows_go_to_a_folder(tmp_path):
+    tool = load_tool('dataset_converters/video_to_spikes')
+    (tmp_path / 'file').write_text('')
+    for out in ('clip.dat', 'a.NPY', str(tmp_path / 'file')):
+        with pytest.raises(ConfigError, match='Expected --out to be a folder'):
+            tool.parse_args(
+                ['--video', 'a.mp4', '--window', '8', '--out', out])
+
+
+@pytest.mark.parametrize(
+    'options', ['--ticks 0', '--ticks -3', '--begin -1', '--fps nan'])
+def test_browsing_needs_ticks(options):
+    tool = load_tool('visualization/browse_spikes')
+    with pytest.raises(ConfigError, match=f'{options.split()[0]} '):
+        tool.parse_args(['a.npy', *options.split()])

@@ -31,7 +31,9 @@ from mmext.spike import (PRESETS, SpikeCamera, SpikeWriter, folder_frames,
                          grey, light_from_frames, list_pictures,
                          streetworld_frames, video_frames, window_start,
                          write_spikes)
+from mmext.spike.files import SUFFIXES
 from mmext.spike.light import ALIGNMENTS, INTERPOLATIONS
+from mmext.utils.arguments import is_number
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError, run_tool
 
@@ -56,7 +58,9 @@ def parse_args(argv=None) -> argparse.Namespace:
         'to write one .npy file a frame to.')
     _add_frame_options(parser)
     _add_camera_options(parser)
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    check_args(args)
+    return args
 
 
 def _add_frame_options(parser: argparse.ArgumentParser) -> None:
@@ -151,6 +155,37 @@ def _add_camera_options(parser: argparse.ArgumentParser) -> None:
         'simulators do; cameras store them bottom to top.')
 
 
+def check_args(args: argparse.Namespace) -> None:
+    """Refuse values with which there is nothing to simulate.
+
+    Raises:
+        ConfigError: With the option, and what it takes.
+    """
+    least = dict(streetworld=0, start=0, seed=0)
+    least.update(frames=1, ticks_per_frame=1, interpolated=1, window=1)
+    for name, low in least.items():
+        value = getattr(args, name)
+        if value is not None and value < low:
+            raise ConfigError(f'Expected --{name.replace("_", "-")} to be at '
+                              f'least {low}, but got {value}.')
+    for name in ('fps', 'gamma'):
+        value = getattr(args, name)
+        if value is not None and not (is_number(value) and value > 0):
+            raise ConfigError(f'Expected --{name} to be a positive number, '
+                              f'but got {value}.')
+    side = 1 if args.streetworld is None else 16
+    if args.size and min(args.size) < side:
+        raise ConfigError(
+            f'Expected --size to be a height and width of at least {side} '
+            f'pixels, but got {args.size[0]} x {args.size[1]}.')
+    if args.window and (args.out.lower().endswith(SUFFIXES)
+                        or os.path.isfile(args.out)):
+        raise ConfigError(
+            'Expected --out to be a folder, as --window writes a file for '
+            f'each frame, but got {args.out}. Name a folder, or leave '
+            '--window out for one recording.')
+
+
 def frames_of(args: argparse.Namespace) -> Iterator[np.ndarray]:
     """Grey frames of the source that was asked for."""
     if args.streetworld is not None:
@@ -219,7 +254,7 @@ def camera_of(args: argparse.Namespace) -> SpikeCamera:
 def ticks_of(args: argparse.Namespace) -> Tuple[int, int]:
     """Ticks of one frame, and of one picture."""
     ticks, rest = divmod(args.ticks_per_frame, args.interpolated)
-    if args.interpolated < 1 or rest or not ticks:
+    if rest:
         raise ConfigError(
             'Expected --ticks-per-frame to be a multiple of --interpolated, '
             f'but got {args.ticks_per_frame} and {args.interpolated}.')
@@ -250,9 +285,6 @@ def _names(args: argparse.Namespace) -> Optional[List[str]]:
 
 def write_windows(args: argparse.Namespace) -> str:
     """A file with a window of ticks for each frame."""
-    if args.window < 1:
-        raise ConfigError(f'Expected a --window of at least 1 tick, but got '
-                          f'{args.window}.')
     per_frame, ticks = ticks_of(args)
     place = (per_frame, args.window, args.align, args.interpolation)
     lead = max(0, -window_start(0, *place))

@@ -14,6 +14,7 @@ from mmext.spike import (SpikeRecording, open_spikes, preview, strip,
 from mmext.spike.files import SUFFIXES
 from mmext.spike.preview import METHODS
 from mmext.spike.sources import natural_key
+from mmext.utils.arguments import is_number
 from mmext.utils.user_error import ConfigError, MissingFileError, run_tool
 
 
@@ -81,7 +82,15 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--stretch',
         action='store_true',
         help='Brighten pictures of dim recordings.')
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.begin < 0 or args.ticks < 1:
+        raise ConfigError(
+            'Expected --begin of at least 0 and --ticks of at least 1, but '
+            f'got {args.begin} and {args.ticks}.')
+    if not is_number(args.fps) or args.fps <= 0:
+        raise ConfigError('Expected --fps to be a positive number, but got '
+                          f'{args.fps}.')
+    return args
 
 
 def files_of(args: argparse.Namespace) -> List[str]:
