@@ -88,7 +88,7 @@ def check_config(cfg: Any,
     tree = cfg._cfg_dict if hasattr(cfg, '_cfg_dict') else cfg
     findings = list(group_findings(tree))
     with config_scope(tree):
-        types = list(_type_findings(tree))
+        types = [finding for _, finding in type_findings(tree)]
         findings += types
         findings += _key_findings(tree)
         with _quiet():
@@ -112,11 +112,18 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _type_findings(tree: dict) -> Iterator[Finding]:
+def type_findings(tree: dict) -> Iterator[Tuple[TypedDict, Finding]]:
     """Types that do not resolve and arguments that do not fit.
 
     Below a class of the user a `type` may be no registered name, but an
     option that the class reads itself. Building the class is the check.
+    Call it inside :func:`~mmext.utils.config_types.config_scope`.
+
+    Args:
+        tree (dict): A parsed config.
+
+    Yields:
+        tuple[TypedDict, Finding]: Where it stands and what is wrong there.
     """
     owners: List[str] = []
     for item in typed_dicts(tree):
@@ -130,7 +137,9 @@ def _type_findings(tree: dict) -> Iterator[Finding]:
             if is_foreign(found):
                 owners.append(item.path)
         for finding in findings:
-            yield finding._replace(level='warning') if unsure else finding
+            if unsure:
+                finding = finding._replace(level='warning')
+            yield item, finding
 
 
 def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:

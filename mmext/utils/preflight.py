@@ -9,12 +9,13 @@ checkpoint, a part whose host toolbox is not installed or a misspelt
 import os.path as osp
 import re
 from dataclasses import replace
-from typing import Any, List, Optional, Sequence
+from typing import Any, Callable, List, Optional, Sequence
 
 from mmengine.config import Config
 
-from .config_check import argument_findings, group_findings
+from .config_check import Finding, group_findings, type_findings
 from .config_io import read_model_index
+from .config_options import loader_findings
 from .config_paths import (build_lazy, checkpoint_place, checkpoints,
                            dataset_leaves, find_checkpoint, is_remote,
                            missing_data)
@@ -27,6 +28,11 @@ from .user_error import UserError
 _STAGE_BEFORE = dict(
     CrossModalityDistiller='stage 1', CrossDomainAdapter='stage 2')
 _PARTS = dict(train=('train', 'val'), test=('test', ), adapt=('train', 'val'))
+# What only training builds, and which parts of a host are checked before a
+# run: those whose own message names no place in the config.
+_TRAINING = ('train_', 'val_', 'optim_wrapper', 'param_scheduler')
+_CHECKED = ('LOOPS', 'OPTIM_WRAPPERS', 'OPTIMIZERS', 'HOOKS',
+            'PARAM_SCHEDULERS')
 
 
 def preflight(cfg: Config,
@@ -54,7 +60,7 @@ def preflight(cfg: Config,
                         '\n  '.join(problems))
     missing = []
     with config_scope(cfg):
-        check_types(cfg)
+        check_types(cfg, command)
         try:
             check_data(cfg, [f'{part}_dataloader' for part in _PARTS[command]])
         except UserError as error:
@@ -77,28 +83,47 @@ def check_host(cfg: Config) -> None:
             missing_message(scope, f"The config's default_scope={scope!r}"))
 
 
-def check_types(cfg: Config) -> None:
-    """Raise if a ``type='mmext.X'`` cannot be built as it is written.
+def check_types(cfg: Config, command: str = 'train') -> None:
+    """Raise if a part of the config cannot be built as it is written.
+
+    Args:
+        cfg (Config): The config; call inside its scope.
+        command (str): As for :func:`preflight`. Defaults to ``'train'``.
 
     Raises:
-        UserError: For each one that is misspelt, lacks its host, gets an
-            argument that it does not take, or lacks one that it needs.
+        UserError: For each ``type='mmext.X'`` that is misspelt or lacks its
+            host, for each of them and each loop, optimizer, scheduler and
+            hook that gets an argument that it does not take or lacks one
+            that it needs, and for dataloaders that torch refuses.
     """
-    problems = []
-    for item in typed_dicts(cfg._cfg_dict):
-        if str(item.node['type']).startswith('mmext.'):
-            found, problem = resolve(item)
-            if problem:
-                problems.append(f'{item.path}: {problem}')
-            if found is not None:
-                problems += [
-                    f'{f.path}: {f.message}'
-                    for f in argument_findings(item, found)
-                    if f.level == 'error'
-                ]
+    found = [
+        f for item, f in type_findings(cfg._cfg_dict)
+        if str(item.node['type']).startswith('mmext.')
+        or item.registry in _CHECKED
+        and not (command == 'test' and item.path.startswith(_TRAINING))
+    ]
+    for part in _PARTS[command]:
+        name = f'{part}_dataloader'
+        if isinstance(cfg.get(name), dict):
+            found += _loader_findings(cfg._cfg_dict, name)
+    problems = [f'{f.path}: {f.message}' for f in found if f.level == 'error']
     if problems:
-        raise UserError('The config names parts that cannot be used:\n  ' +
+        raise UserError('The config has parts that cannot be used:\n  ' +
                         '\n  '.join(problems))
+
+
+def _loader_findings(cfg: dict, name: str) -> List[Finding]:
+    refused = []
+
+    def attempt(path: str, build: Callable) -> None:
+        try:
+            build()
+        except Exception as error:
+            refused.append(
+                Finding('error', path, f'{type(error).__name__}: {error}'))
+
+    found = [Finding(*f) for f in loader_findings(cfg, name, attempt)]
+    return found + refused
 
 
 def check_data(cfg: Config, loaders: Sequence[str]) -> None:

@@ -13,8 +13,9 @@ from mmext.utils.config_io import (CfgOptions, load_config, merge_options,
                                    package_root)
 from mmext.utils.config_paths import (checkpoints, dataset_leaves,
                                       find_checkpoint, missing_data)
+from mmext.utils.config_types import config_scope
 from mmext.utils.launch import finish_config, set_pipeline
-from mmext.utils.preflight import (check_checkpoint, check_data,
+from mmext.utils.preflight import (check_checkpoint, check_data, check_types,
                                    missing_pretrained)
 from mmext.utils.user_error import UserError, run_tool
 
@@ -310,3 +311,44 @@ def test_texts_keep_their_spaces(values, key, expected):
     assert parser.parse_args(['--o', *values]).o[key] == expected
     with pytest.raises(SystemExit):
         parser.parse_args(['--o', 'a=[1,2'])
+
+
+def run_config(**changes):
+    cfg = Config(
+        dict(
+            model=dict(type='ToyModel'),
+            train_cfg=dict(by_epoch=True, max_epochs=1),
+            train_dataloader=dict(
+                batch_size=2,
+                dataset=dict(type='ToyData'),
+                sampler=dict(type='DefaultSampler', shuffle=True)),
+            optim_wrapper=dict(
+                type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1)),
+            param_scheduler=[dict(type='LinearLR', end=3)],
+            test_dataloader=dict(dataset=dict(type='ToyData')),
+            test_cfg=dict(),
+            default_hooks=dict(logger=dict(type='LoggerHook', interval=5))))
+    merge_options(cfg, changes)
+    return cfg
+
+
+@pytest.mark.parametrize('key, value, message', [
+    ('train_dataloader.batch_sise', 4, "did you mean 'batch_size'"),
+    ('train_dataloader.batch_size', 'four', 'train_dataloader'),
+    ('train_dataloader.sampler.shufle', True, 'shufle'),
+    ('optim_wrapper.optimizer.lrr', 1, "SGD has no argument 'lrr'"),
+    ('optim_wrapper.acumulative_counts', 1, "'accumulative_counts'"),
+    ('train_cfg.max_epoch', 1, "did you mean 'max_epochs'"),
+    ('train_cfg.max_epochs', 'three', "got the text 'three'"),
+    ('param_scheduler.0.strt_factor', 1, "'start_factor'"),
+    ('default_hooks.logger.intervall', 1, "did you mean 'interval'"),
+    ('optim_wrapper.type', 'OptimWraper', 'optim_wrapper'),
+])
+def test_typos_in_parts_of_hosts_are_told(key, value, message):
+    with config_scope({}):
+        check_types(run_config(), 'train')
+        with pytest.raises(UserError, match=f'(?i){message}') as caught:
+            check_types(run_config(**{key: value}), 'train')
+        assert key.split('.')[0] in str(caught.value)
+        if 'hooks' not in key:  # a test does not build it
+            check_types(run_config(**{key: value}), 'test')
