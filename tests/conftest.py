@@ -13,6 +13,13 @@ from types import ModuleType
 # tiny models gain nothing from more than one. Set before torch is imported.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+# Without --gpu tests run on the CPU. mmengine asks for devices when it is
+# imported, and processes of pytest-xdist do not have the option in argv.
+if '--gpu' in sys.argv:
+    os.environ['MMEXT_TEST_GPU'] = '1'
+if not os.environ.get('MMEXT_TEST_GPU'):
+    os.environ['CUDA_VISIBLE_DEVICES'] = ''
+
 import mmengine.runner.runner  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
@@ -88,13 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         '--gpu',
         action='store_true',
         help='let the tests see a GPU; without it all of them run on the '
-        'CPU, where results are the same bits every time')
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    if not config.getoption('--gpu'):
-        # torch looks at this when it is first asked for a device
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''
+        'CPU, where results are the same bits every time (see above)')
 
 
 def _folder(variable: str, default: str, what: str) -> Path:

@@ -244,8 +244,9 @@ def power_backward_fused(
     # Programs begin at different terms, so that they do not all add to the
     # same few addresses at the same time.
     steps = tl.cdiv(last - first, KB)
+    turn = tl.maximum(steps, 1)  # a chunk may be empty
     for step in tl.range(0, steps, num_stages=STAGES):
-        start = first + (step + tl.program_id(0)) % steps * KB
+        start = first + (step + tl.program_id(0)) % turn * KB
         q = start + tl.arange(0, KB)[:, None, None]
         s_mask = (q < last) & n_mask[None]
         c_mask = (q < last) & r_mask[None]

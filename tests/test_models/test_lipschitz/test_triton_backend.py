@@ -128,6 +128,28 @@ def test_forward_and_gradients(monkeypatch, p, shapes):
 
 @interpreted
 @SHAPES
+def test_sums_of_both_gradients_in_parts(monkeypatch, shapes):
+    """Several programs share a sum over outputs; some have no term."""
+    monkeypatch.setattr(backend, 'PADDED', math.inf)
+    monkeypatch.setattr(backend, 'MIN_TERMS', 3)
+    seen = []
+    parts = backend._parts
+    monkeypatch.setattr(
+        backend, '_parts', lambda *args: seen.append(parts(*args)) or seen[-1])
+    _compare(shapes, 8., False)
+    assert seen[0][0] > 1
+
+
+@interpreted
+def test_blocks_smaller_than_what_is_searched(monkeypatch):
+    """Tiles of p = inf differ in KB; positions are the same."""
+    monkeypatch.setattr(launch, 'block', lambda: 2 * launch._INTERPRETED['KB'])
+    for shapes in (LINEAR, CONV):
+        _compare(shapes, math.inf, False)
+
+
+@interpreted
+@SHAPES
 @pytest.mark.parametrize('p', [8., 9.5, 100.])
 def test_deterministic_gradients(monkeypatch, p, shapes):
     # Sums of a few terms each, put together afterwards.
