@@ -17,6 +17,7 @@ from mmext.spike import open_spikes, write_depth_png, write_picture
 from mmext.spike.arrays import as_bits
 from mmext.spike.depth_files import check_scale
 from mmext.spike.files import SUFFIXES
+from mmext.spike.options import check_options
 from mmext.spike.preview import preview
 from mmext.spike.sources import natural_key
 from mmext.utils.arguments import is_count, is_number
@@ -116,6 +117,7 @@ class SpikeDepthInferencer(BaseInferencer):
         self._load = Compose([dict(load, **self.spike_options)])
         loader = self._load.transforms[0]
         options = dict(dataset.get('spike_options') or {}, **loader.options)
+        check_options(options, 'spike_options of the data set')
         # Once for a recording, not for every window.
         self._check = options.pop('check', True)
         loader.options, self.length = options, loader.length

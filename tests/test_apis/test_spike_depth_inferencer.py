@@ -247,6 +247,11 @@ def test_random_or_spoilt_weights_are_refused(inferencer, tmp_path):
         SpikeDepthInferencer(config(), str(tmp_path / 'nan.pth'), 'cpu')
     with pytest.raises(ConfigError, match="Did you mean 'size'"):
         SpikeDepthInferencer(inferencer.model, device='cpu', siez=SIZE)
+    cfg = config()
+    cfg.test_dataloader.dataset.spike_options = dict(filpud=False)
+    model = model_of(cfg)
+    with pytest.raises(ConfigError, match="Did you mean 'flipud'"):
+        SpikeDepthInferencer(model, device='cpu')
 
 
 def test_options_are_checked_before_the_first_window(inferencer, tmp_path,
