@@ -160,11 +160,13 @@ def _patch_checkpoint_module(module: ModuleType) -> None:
     if isinstance(module.torch, _TorchWithSafeLoad):
         return
     from .utils.checkpoint_schemes import register_schemes
-    from .utils.io import safe_load, safe_load_url
+    from .utils.io import check_checkpoint, safe_load, safe_load_url
     register_schemes(module)
 
     def load(f: Any, map_location: Any = None, **_: Any) -> Any:
-        return _without_config_code(safe_load(f, map_location))
+        where = getattr(f, 'name', '<memory>') if hasattr(f, 'read') else f
+        return _without_config_code(
+            check_checkpoint(safe_load(f, map_location), where))
 
     def load_url(url: str, *args: Any, **kwargs: Any) -> Any:
         return _without_config_code(

@@ -147,6 +147,26 @@ def test_certify(two_processes, monkeypatch, capsys):
         assert part in str(caught.value), argv
 
 
+def test_other_checkpoints_are_refused(two_processes, tmp_path, monkeypatch):
+    """Nothing is certified, tested or trained on of a random network."""
+    folder, config = two_processes
+    monkeypatch.chdir(folder)
+    whole = torch.load('two/epoch_4.pth', weights_only=False)
+    weights = whole['state_dict']
+    spoilt = {key: value * float('nan') for key, value in weights.items()}
+    path = str(tmp_path / 'x.pth')
+    for state, part in (
+        ({f'other.{key}': weights[key] for key in weights}, 'missing'),
+        (spoilt, 'not finite'),
+    ):
+        torch.save(dict(whole, state_dict=state), path)
+        for name, argv in (('analysis_tools/certify', [path]),
+                           ('test', [path]), ('train', ['--resume', path])):
+            with pytest.raises(UserError, match=part) as caught:
+                tool(name).main([str(config), *argv, '--work-dir', 'w'])
+            assert path in str(caught.value), name
+
+
 def test_options_of_certificates():
     certify = tool('analysis_tools/certify')
 

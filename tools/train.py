@@ -4,8 +4,8 @@ import argparse
 
 from mmext.utils.config_io import load_config
 from mmext.utils.launch import (add_common_arguments, build_runner, enable_amp,
-                                finish_config, parse, set_loader_defaults,
-                                set_resume, set_work_dir)
+                                finish_config, is_certified, parse,
+                                set_loader_defaults, set_resume, set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
 
@@ -60,8 +60,12 @@ def main(argv=None) -> None:
     args = parse_args(argv)
     cfg = load_config(args.config)
     merge_args(cfg, args)
-    preflight(cfg, 'train')
-    build_runner(cfg).train()
+    preflight(cfg, 'train', folders={'work_dir': cfg.work_dir})
+    runner = build_runner(cfg)
+    if cfg.get('resume') and is_certified(cfg.model):
+        from mmext.apis.certified_model import match_checkpoint
+        match_checkpoint(runner)
+    runner.train()
 
 
 if __name__ == '__main__':

@@ -2,20 +2,29 @@
 """A certified classifier by config and checkpoint, at p = inf."""
 import logging
 import math
+import re
 from typing import Any, Iterator, Optional
 
 import torch.nn as nn
 from mmengine.config import Config
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 
-from mmext.models.lipschitz.p_norm import set_p
-from mmext.utils.io import PathLike
+from mmext.engine.hooks import CheckpointMatchHook
+from mmext.engine.hooks.checkpoint_match_hook import (check_source,
+                                                      given_weights)
+from mmext.models.lipschitz.p_norm import saved_p, set_p
+from mmext.utils.io import PathLike, safe_load
+from mmext.utils.launch import brings_weights
 from mmext.utils.user_error import ConfigError
-from .adapters import build_host, load_whole
+from .adapters import build_host
 
 # Parts of the names of transforms that interpolate.
 RESAMPLING = ('Resize', 'Rotat', 'Affine', 'Translate', 'Shear',
               'EfficientNet')
+
+# A learnable scalar of the loss, which no prediction reads.
+LOSS = r'(^|\.)head\.loss_module\.'
 
 
 def prepare_certified(model: nn.Module,
@@ -38,8 +47,41 @@ def prepare_certified(model: nn.Module,
             'certificates.')
     if 'lp_norm' in (checkpoint or {}):
         # With a finite one the model refuses to certify.
-        model.trained_p = checkpoint['lp_norm']
+        model.trained_p = saved_p(checkpoint)
     set_p(model, math.inf)
+
+
+def load_certified(model: nn.Module, path: PathLike) -> dict:
+    """Load a checkpoint that fills the whole of a certified classifier.
+
+    A learnable scalar of the loss may be missing or left over.
+
+    Args:
+        model (nn.Module): The classifier.
+        path (str or PathLike): As mmengine writes it, or a state dict.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        UserError: If it does not fit, or has values that are not finite.
+    """
+    checkpoint = safe_load(path)
+    weights = given_weights(checkpoint, path)
+    check_source(model.state_dict(), weights,
+                 lambda key: re.search(LOSS, key) is not None, (LOSS, ),
+                 str(path))
+    model.load_state_dict(weights, strict=False)
+    return checkpoint
+
+
+def match_checkpoint(runner: Runner) -> None:
+    """Let a runner stop at a checkpoint that :func:`load_certified` refuses.
+
+    Args:
+        runner (Runner): Of a certified classifier, before it loads.
+    """
+    runner.register_hook(CheckpointMatchHook((LOSS, ), (LOSS, )))
 
 
 def warn_resampling(cfg: Config) -> None:
@@ -88,12 +130,20 @@ def certified_model(cfg: Config, weights: Optional[PathLike] = None) -> Any:
         ``_dataset_meta``.
 
     Raises:
-        UserError: If the checkpoint does not fit, or the model gives no
-            certificates.
+        UserError: If the checkpoint does not fit, there is none, or the
+            model gives no certificates.
     """
     model = build_host(cfg)
-    checkpoint = load_whole(model, weights) if weights else {}
-    prepare_certified(model, checkpoint)
+    prepare_certified(model)
+    checkpoint = {}
+    if weights:
+        checkpoint = load_certified(model, weights)
+        prepare_certified(model, checkpoint)
+    elif not brings_weights(cfg.model) and not cfg.model.get('init_cfg'):
+        raise ConfigError(
+            'There are no weights to certify: expected the checkpoint of a '
+            'finished training. Only a mmext.CertifiedEnsemble whose members '
+            'all name theirs, or a model with init_cfg, does without.')
     model._config = cfg
     model._dataset_meta = checkpoint.get('meta', {}).get('dataset_meta') or {}
     return model.eval()

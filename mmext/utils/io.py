@@ -91,6 +91,31 @@ def _load_torch(source: Any, name: str, map_location: Any) -> Any:
         return torch.load(source, map_location, weights_only=True)
 
 
+def check_checkpoint(checkpoint: Any, where: PathLike) -> dict:
+    """Refuse a file that is no checkpoint: no dict, or none of weights.
+
+    Args:
+        checkpoint (Any): What :func:`safe_load` gave.
+        where (str or PathLike): The file, for the message.
+
+    Returns:
+        dict: ``checkpoint``.
+
+    Raises:
+        CheckpointError: If it, or its ``state_dict``, is something else.
+    """
+    found = checkpoint
+    if isinstance(checkpoint, Mapping):
+        found = checkpoint.get('state_dict', checkpoint)
+        if isinstance(found, Mapping):
+            return checkpoint  # type: ignore[return-value]
+    part = 'its state_dict' if found is not checkpoint else 'it'
+    raise CheckpointError(
+        f'{where} is no checkpoint: expected a dict of weights, alone or '
+        f'under state_dict, but {part} is a {type(found).__name__}. Use a '
+        'file that a training wrote.')
+
+
 def safe_load_url(load_url: Callable, url: str, *args: Any,
                   **kwargs: Any) -> Any:
     """Call torch's ``load_state_dict_from_url`` with protection.

@@ -206,9 +206,12 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
             folder to search. ``None`` keeps what the config says.
 
     Raises:
-        UserError: If the given file or folder has no checkpoint.
+        UserError: If the given file or folder has no checkpoint, or one
+            that a run cannot go on from.
     """
     if resume is None:
+        if cfg.get('resume') and cfg.get('load_from'):
+            _check_resumable(cfg.load_from)
         if not cfg.get('resume') or cfg.get('load_from'):
             return
         resume = 'auto'
@@ -227,6 +230,7 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
                 f'--resume {resume}: there is no such checkpoint. Looked '
                 f'for {checkpoint_place(resume)}. Leave the path away to '
                 f'take the newest checkpoint of {cfg.work_dir}.')
+        _check_resumable(found)
     cfg.resume = found is not None
     if found is None:
         start = cfg.get('load_from')
@@ -236,6 +240,17 @@ def set_resume(cfg: Config, resume: Optional[str]) -> None:
             logger='current')
     else:
         cfg.load_from = str(found)
+
+
+def _check_resumable(path: str) -> None:
+    """Refuse a file that holds weights only, or no run at all."""
+    from .resume import why_not
+    reason = why_not(path) if osp.isfile(path) else None
+    if reason is not None:
+        raise UserError(
+            f'A run cannot go on from {path}: {reason}. Give a checkpoint '
+            'that a training wrote, or start from its weights with '
+            f'--cfg-options load_from={path}, without --resume.')
 
 
 def set_pipeline(dataset: Any, pipeline: list) -> int:
@@ -277,6 +292,17 @@ def predicts_depth(model: Any) -> bool:
     name = type_name(model.get('type'))
     return name in ('BiCrossDepthEstimator', 'DepthEstimator',
                     'CrossModalityDistiller', 'CrossDomainAdapter')
+
+
+def is_certified(model: Any) -> bool:
+    """Whether the config of a model is of a classifier that can certify, or
+    wraps one."""
+    while isinstance(model, dict):
+        if type_name(model.get('type')) in ('LipschitzClassifier',
+                                            'CertifiedEnsemble'):
+            return True
+        model = model.get('module')
+    return False
 
 
 def brings_weights(model: Any) -> bool:

@@ -8,7 +8,7 @@ from typing import List, Optional
 
 from mmengine.logging import print_log
 
-from .io import CheckpointError, safe_load
+from .io import CheckpointError, PathLike, check_checkpoint, safe_load
 
 
 def find_resumable(work_dir: str) -> Optional[str]:
@@ -29,7 +29,7 @@ def find_resumable(work_dir: str) -> Optional[str]:
         str, optional: Path of the checkpoint; None if there is none.
     """
     for path in _candidates(Path(work_dir)):
-        reason = _why_not(path)
+        reason = why_not(path)
         if reason is None:
             print_log(f'Resuming from {path}', logger='current')
             return str(path)
@@ -72,13 +72,12 @@ def _age(path: Path) -> tuple:
     return int(step.group(1)) if step else -1, path.stat().st_mtime
 
 
-def _why_not(path: Path) -> Optional[str]:
+def why_not(path: PathLike) -> Optional[str]:
+    """Why a run cannot go on from a checkpoint; None if it can."""
     try:
-        checkpoint = safe_load(path)
+        checkpoint = check_checkpoint(safe_load(path), path)
     except CheckpointError as error:
-        return str(error)
-    if not isinstance(checkpoint, dict):
-        return f'it holds a {type(checkpoint).__name__}, not a dict'
+        return str(error).rstrip('.')
     missing = [
         key for key in ('meta', 'state_dict', 'message_hub')
         if key not in checkpoint
@@ -88,5 +87,7 @@ def _why_not(path: Path) -> Optional[str]:
                             and {'iter', 'epoch'} <= set(meta)):
         missing = ["meta['iter'] and meta['epoch']"]
     if missing:
-        return f'it holds weights only, without {", ".join(missing)}'
+        return f'it holds weights only, without {", ".join(missing)}' \
+            if 'state_dict' in checkpoint else \
+            f'it lacks {", ".join(missing)}'
     return None

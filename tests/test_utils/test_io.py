@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from mmext.utils.io import (CheckpointError, UnsafeCheckpointError,
-                            atomic_save, atomic_write, safe_load, sha256_file,
-                            tensors_digest, write_json)
+                            atomic_save, atomic_write, check_checkpoint,
+                            safe_load, sha256_file, tensors_digest, write_json)
 
 pytestmark = pytest.mark.stack_subset
 
@@ -142,6 +142,25 @@ def test_foreign_file_is_named(tmp_path, content):
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match='nothing.pth'):
         safe_load(tmp_path / 'nothing.pth')
+
+
+@pytest.mark.parametrize('content, part', [
+    ([1, 2], 'it is a list'),
+    (torch.zeros(3), 'it is a Tensor'),
+    (dict(state_dict=None), 'its state_dict is a NoneType'),
+])
+def test_what_is_no_checkpoint_is_named(tmp_path, content, part):
+    """By the helper, and by mmengine's loader."""
+    from mmengine.runner import CheckpointLoader
+    path = str(tmp_path / 'x.pth')
+    torch.save(content, path)
+    for load in (lambda: check_checkpoint(safe_load(path), path),
+                 lambda: CheckpointLoader.load_checkpoint(path)):
+        with pytest.raises(CheckpointError, match=part) as caught:
+            load()
+        assert path in str(caught.value)
+    sound = dict(weight=torch.zeros(1))
+    assert check_checkpoint(sound, path) is sound
 
 
 def test_safetensors_round_trip(tmp_path):

@@ -15,11 +15,12 @@ import os.path as osp
 from mmengine.model import is_model_wrapper
 from mmengine.registry import MODELS
 
-from mmext.apis.certified_model import prepare_certified, warn_resampling
+from mmext.apis.certified_model import (match_checkpoint, prepare_certified,
+                                        warn_resampling)
 from mmext.models.classification.certification import CertifiedPredictions
 from mmext.models.lipschitz.boxes import check_eps
 from mmext.utils.config_io import load_config
-from mmext.utils.io import safe_load
+from mmext.utils.io import check_checkpoint, safe_load
 from mmext.utils.launch import (add_common_arguments, brings_weights,
                                 build_runner, finish_config, parse,
                                 set_loader_defaults, set_work_dir)
@@ -167,11 +168,13 @@ def main(argv=None) -> None:
     preflight(cfg, 'test', cfg.load_from)
     warn_resampling(cfg)
     runner = build_runner(cfg)
+    match_checkpoint(runner)
     model = runner.model
     # A config without PNormScheduleHook leaves p where the model starts.
     prepare_certified(
         model.module if is_model_wrapper(model) else model,
-        safe_load(cfg.load_from) if cfg.load_from else {})
+        check_checkpoint(safe_load(cfg.load_from), cfg.load_from)
+        if cfg.load_from else {})
     runner.test()
 
 

@@ -1,7 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Does a checkpoint fit the model that it is loaded into?"""
 import re
-from typing import Callable, Dict, List, Sequence
+from typing import Any, Callable, Dict, List, Sequence
 
 from mmengine.hooks import Hook
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mmext.registry import HOOKS
 from mmext.utils.arguments import as_tuple
+from mmext.utils.io import PathLike, check_checkpoint
 from mmext.utils.user_error import ConfigError
 
 
@@ -70,10 +71,23 @@ def _shortened(keys: List[str], most: int = 12) -> List[str]:
     return keys[:most] + more
 
 
-def given_weights(checkpoint: dict) -> Dict[str, Tensor]:
-    """The state dict of a checkpoint under the model's own names."""
+def given_weights(checkpoint: Any,
+                  where: PathLike = 'The checkpoint') -> Dict[str, Tensor]:
+    """The tensors of a checkpoint under the model's own names.
+
+    Args:
+        checkpoint (Any): What was loaded.
+        where (str or PathLike): The file, for the message.
+
+    Raises:
+        CheckpointError: If it is no checkpoint.
+    """
+    checkpoint = check_checkpoint(checkpoint, where)
     weights = checkpoint.get('state_dict', checkpoint)
-    return {re.sub(r'^module\.', '', k): v for k, v in weights.items()}
+    return {
+        re.sub(r'^module\.', '', k): v
+        for k, v in weights.items() if isinstance(v, Tensor)
+    }
 
 
 @HOOKS.register_module()
@@ -87,6 +101,9 @@ class CheckpointMatchHook(Hook):
     Args:
         ignore (Sequence[str]): Regular expressions of keys that may be in
             the checkpoint only. Defaults to ``('^auxiliary_head',)``.
+        optional (Sequence[str]): Regular expressions of keys that may be
+            missing in the checkpoint. Defaults to (), none but the counters
+            of batch norms.
 
     Raises:
         ConfigError: When a checkpoint is loaded that does not fit.
@@ -98,15 +115,21 @@ class CheckpointMatchHook(Hook):
     # After hooks that change what is loaded.
     priority = 'VERY_LOW'
 
-    def __init__(self, ignore: Sequence[str] = ('^auxiliary_head', )) -> None:
+    def __init__(self,
+                 ignore: Sequence[str] = ('^auxiliary_head', ),
+                 optional: Sequence[str] = ()) -> None:
         self.ignore = as_tuple(ignore)
+        self.optional = as_tuple(optional)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Compare keys, shapes and values, before they are copied."""
         model = runner.model
         if is_model_wrapper(model) or isinstance(model, BaseTTAModel):
             model = model.module
+        where = str(runner._load_from or 'The checkpoint')
         # Old checkpoints lack the batch counters, which testing never reads.
-        check_source(model.state_dict(), given_weights(checkpoint),
-                     lambda key: key.endswith('num_batches_tracked'),
-                     self.ignore, str(runner._load_from or 'The checkpoint'))
+        check_source(
+            model.state_dict(), given_weights(checkpoint, where),
+            lambda key: key.endswith('num_batches_tracked') or any(
+                re.search(pattern, key) for pattern in self.optional),
+            self.ignore, where)

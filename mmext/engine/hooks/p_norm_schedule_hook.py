@@ -12,7 +12,7 @@ from torch import nn
 
 from mmext.models.lipschitz.boxes import check_eps
 from mmext.models.lipschitz.loss_modules import LACKS_LAM
-from mmext.models.lipschitz.p_norm import distance_modules
+from mmext.models.lipschitz.p_norm import distance_modules, saved_p
 from mmext.models.lipschitz.schedules import LpSchedule, check_schedule
 from mmext.registry import HOOKS
 from mmext.utils.arguments import is_number
@@ -262,7 +262,7 @@ class PNormScheduleHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Tell the model the p of the loaded running means."""
-        p = checkpoint.get('lp_norm')
+        p = saved_p(checkpoint)
         _tell(runner, p)
         if p is not None and not math.isinf(p) and not runner._resume:
             print_log(

@@ -1,10 +1,12 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Read and set the exponent of a whole network."""
+import math
 from contextlib import contextmanager
-from typing import Iterator, List
+from typing import Iterator, List, Mapping, Optional
 
 import torch.nn as nn
 
+from mmext.utils.arguments import is_number
 from mmext.utils.user_error import ConfigError
 from .layers import DistanceLayer
 from .operator_checks import check_p
@@ -79,3 +81,22 @@ def p_norm(model: nn.Module, p: float) -> Iterator[nn.Module]:
     finally:
         for module, value in before:
             module.p = value
+
+
+def saved_p(checkpoint: Mapping) -> Optional[float]:
+    """The exponent that the running means of a checkpoint were gathered at.
+
+    Args:
+        checkpoint (Mapping): What was loaded.
+
+    Returns:
+        float, optional: Its ``lp_norm``; None if it says nothing.
+
+    Raises:
+        ConfigError: If ``lp_norm`` is no exponent.
+    """
+    p = checkpoint.get('lp_norm')
+    if p is None or p == math.inf or (is_number(p, 0) and p > 0):
+        return p
+    raise ConfigError('lp_norm of a checkpoint is the exponent that it was '
+                      f'saved at, above 0 or inf, but got {p!r}.')
