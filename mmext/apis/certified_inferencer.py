@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Image in, label and certified radius out."""
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
@@ -11,6 +12,7 @@ import torch
 from mmcv.image import imread, imwrite
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate
+from mmengine.logging import print_log
 from mmengine.model import BaseModel
 from mmpretrain.apis import ImageClassificationInferencer
 from mmpretrain.apis.base import InputType, ModelType
@@ -21,10 +23,11 @@ from mmext.evaluation.certified_report import eps_name
 from mmext.models.classification.certify_options import CertifyOptions
 from mmext.registry import INFERENCERS
 from mmext.utils.config_io import load_config
-from mmext.utils.user_error import MissingFileError, UserError
-from .adapters import load_whole
-from .certified_model import (certified_model, prepare_certified,
-                              warn_resampling)
+from mmext.utils.result_names import result_names
+from mmext.utils.user_error import (BadFileError, ConfigError,
+                                    MissingFileError, UserError)
+from .certified_model import (certified_model, load_certified,
+                              prepare_certified, warn_resampling)
 
 # What a user most often asks for when neither config nor call says it.
 _EPS = (2 / 255, 8 / 255)
@@ -89,11 +92,13 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
                     'A model for the inferencer needs its config, for the '
                     'test pipeline. Pass the config and the checkpoint '
                     'instead, or set model._config.')
-            checkpoint = load_whole(model, pretrained) if pretrained else {}
-            prepare_certified(model, checkpoint)
+            prepare_certified(model)
+            if pretrained:
+                prepare_certified(model, load_certified(model, pretrained))
         else:
             cfg = model if isinstance(model, Config) else load_config(model)
             model = certified_model(cfg, pretrained)
+        self._warned = False
         self._certify(model, eps, radius_steps)
         meta = getattr(model, '_dataset_meta', None) or {}
         super().__init__(
@@ -127,18 +132,43 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
     def _read(self, image: InputType) -> np.ndarray:
         """An image as the data set of the config would deliver it."""
         if isinstance(image, np.ndarray):
-            return image
+            return self._checked(image)
         if not Path(image).is_file():
             raise MissingFileError(f'There is no image {image}.')
+        order = dict(channel_order='bgr' if self._loads_files else 'rgb')
         if self._channels() == 1:
-            found = imread(str(image), flag='grayscale')
-        else:
-            found = imread(
-                str(image),
-                channel_order='bgr' if self._loads_files else 'rgb')
+            order = dict(flag='grayscale')
+        try:
+            found = imread(str(image), **order)
+        except cv2.error:  # an empty file
+            found = None
         if found is None:
-            raise UserError(f'{image} cannot be read as an image.')
+            raise BadFileError(f'{image} cannot be read as an image.')
         return found
+
+    def _checked(self, image: np.ndarray) -> np.ndarray:
+        """An array with the channels and the values of an image."""
+        channels = self._channels()
+        if image.dtype.kind not in 'biuf' or image.ndim not in (2, 3) or (
+                image.ndim == 3 and image.shape[2] not in (1, channels)):
+            raise ConfigError(
+                'Expected an array of numbers, (H, W) or (H, W, '
+                f'{channels}), but got {image.dtype} of shape {image.shape}.')
+        if image.dtype.kind != 'f':
+            return image
+        if not np.isfinite(image).all():
+            raise ConfigError('Expected an array of finite numbers, but it '
+                              'holds nan or an infinity.')
+        white = self.model.certify.pixel_range
+        if white > 1 and 0 < image.max(initial=0) <= 1 and not self._warned:
+            self._warned = True
+            print_log(
+                'An array of floats has no value above 1, but white is '
+                f'{white:g}: it is taken as a nearly black image. Multiply '
+                f'images in [0, 1] by {white:g}.',
+                logger='current',
+                level=logging.WARNING)
+        return image
 
     def _channels(self) -> int:
         model = self.model
@@ -200,8 +230,9 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
                 Defaults to 0.
             scale (int, optional): Enlarge each pixel to a square of this
                 side. Defaults to None: so that the picture is about 256 wide.
-            show_dir (str, optional): Folder for the pictures. Defaults to
-                None.
+            show_dir (str, optional): Folder for the pictures, which have
+                the files' names; files that share one get the folders where
+                they part. Defaults to None.
 
         Returns:
             list[ndarray] | None: Pictures (H, W, 3), red first.
@@ -209,14 +240,14 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
         if not show and show_dir is None:
             return None
         pictures = []
-        for i, (image, sample) in enumerate(zip(ori_inputs, preds)):
-            named = isinstance(image, str)
-            pixels = imread(image, channel_order='rgb') if named else \
-                np.asarray(image)
+        names = result_names(ori_inputs, 'images', '')
+        for name, image, sample in zip(names, ori_inputs, preds):
+            pixels = image if isinstance(image, np.ndarray) else \
+                imread(str(image), channel_order='rgb')
             picture = draw_certificate(pixels, self.lines(sample), scale)
             if show_dir is not None:
-                name = f'{Path(image).stem if named else i}.png'
-                imwrite(picture[..., ::-1], str(Path(show_dir) / name))
+                imwrite(picture[..., ::-1],
+                        str(Path(show_dir) / f'{name}.png'))
             if show:
                 from mmengine.visualization import Visualizer
                 Visualizer.get_instance('certified').show(

@@ -2,7 +2,7 @@
 """Spike recordings in, depth out."""
 import os
 import os.path as osp
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Union
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
 from mmengine.config import Config
@@ -24,6 +24,7 @@ from mmext.utils.arguments import is_count, is_number
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
+from mmext.utils.result_names import result_names
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from mmext.visualization.depth_pictures import (SPIKES_TITLE, colour_depth,
                                                 depth_panel)
@@ -243,7 +244,7 @@ class SpikeDepthInferencer(BaseInferencer):
 
     def _windows(self, inputs: Sequence[Any], begin: int,
                  every: Optional[int]) -> Iterator[dict]:
-        names = recording_names(inputs)
+        names = result_names(inputs)
         options = dict(self._load.transforms[0].options, check=self._check)
         for one, name in zip(inputs, names):
             array = isinstance(one, np.ndarray)
@@ -293,8 +294,9 @@ class SpikeDepthInferencer(BaseInferencer):
             inputs (list): The recordings.
             preds (list[SegDataSample]): Of the windows.
             out_dir (str): Folder for ``NAME_TICK_depth.png`` (16 bits),
-                ``_colour.png`` and ``_panel.png``, see
-                :func:`recording_names`. Defaults to '', none.
+                ``_colour.png`` and ``_panel.png``, with the names of
+                :func:`~mmext.utils.result_names.result_names`.
+                Defaults to '', none.
             depth_scale (float): Stored value of a metre: 256 or, indoor,
                 1000. Defaults to 256.
             max_depth (float): Depth of the coldest colour. Defaults to 80.
@@ -344,61 +346,6 @@ class SpikeDepthInferencer(BaseInferencer):
                 for shown, sample in zip(self._shown, preds)
             ]
         return dict(predictions=preds, visualization=visualization)
-
-
-def recording_names(inputs: Sequence[Any]) -> List[str]:
-    """What recordings are called in results: no two of them the same.
-
-    A file has its name without the suffix, and an array its number. Files
-    that share a name get the folders where they part, and the suffix if
-    they are in one folder: ``a_left`` and ``b_left``, ``x_dat`` and
-    ``x_npz``.
-
-    Args:
-        inputs (Sequence): Paths and arrays.
-
-    Returns:
-        list[str]: A name each; a file that comes twice keeps one.
-
-    Raises:
-        ConfigError: If two recordings still have the same name.
-    """
-    files = [
-        None if isinstance(one, np.ndarray) else osp.abspath(one)
-        for one in inputs
-    ]
-    stems = [
-        osp.splitext(osp.basename(path))[0] if path else f'array{index}'
-        for index, path in enumerate(files)
-    ]
-    apart: Dict[str, str] = {}
-    for name in set(stems):
-        group = {path for path, stem in zip(files, stems) if stem == name}
-        if len(group) > 1:
-            apart.update(_names_apart(group - {None}))
-    names = [apart.get(path, stem) for path, stem in zip(files, stems)]
-    owners: Dict[str, Optional[str]] = {}
-    for name, path in zip(names, files):
-        other = owners.setdefault(name, path)
-        if other != path:
-            raise ConfigError(
-                'Expected recordings with different names, but the results '
-                f'of {other or "an array"} and {path or "an array"} would '
-                f'both be called {name}. Rename one, or run them apart.')
-    return names
-
-
-def _names_apart(paths: Set[str]) -> Dict[str, str]:
-    """Names of files with the same stem, by path."""
-    root = osp.commonpath([osp.dirname(path) for path in paths])
-    parts = {path: osp.splitext(osp.relpath(path, root)) for path in paths}
-    stems = {stem for stem, _ in parts.values()}
-    # A single file has the name of an array.
-    suffix = len(stems) < max(len(paths), 2)
-    return {
-        path: (stem + end.replace('.', '_') * suffix).replace(os.sep, '_')
-        for path, (stem, end) in parts.items()
-    }
 
 
 def _name(step: Any) -> str:

@@ -11,10 +11,11 @@ from mmcv.image import imread, imwrite
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from mmext.apis import certified_model
+from mmext.apis import certified_inferencer, certified_model
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.registry import INFERENCERS
-from mmext.utils.user_error import ConfigError, MissingFileError, UserError
+from mmext.utils.user_error import (BadFileError, ConfigError,
+                                    MissingFileError, UserError)
 from ..test_models.test_classification.lip_models import (CLASSES, SIZE,
                                                           classifier, finished,
                                                           images, predict)
@@ -189,6 +190,54 @@ def test_ensemble_and_defaults(trained):
     assert result['pred_scores'].shape == (CLASSES, )
 
 
+def test_weights_that_are_missing_or_wrong(trained, tmp_path):
+    """A random network is never certified."""
+    model, cfg, checkpoint = trained
+    with pytest.raises(ConfigError, match='no weights to certify'):
+        build(cfg)
+    model._config = cfg
+    state = model.state_dict()
+    for given in ({f'x.{key}': value for key, value in state.items()}, {},
+                  {key: value * np.nan for key, value in state.items()}):
+        path = tmp_path / 'wrong.pth'
+        torch.save(dict(state_dict=given), path)
+        for one in (cfg, model):
+            with pytest.raises(ConfigError, match='wrong.pth is not a sound'):
+                build(one, str(path))
+    with pytest.raises(ConfigError, match='lp_norm'):
+        build(cfg, save(tmp_path / 'p.pth', model, lp_norm='inf'))
+    # a member of a loss that learns a scalar, which no prediction reads
+    state = dict(state, **{'head.loss_module.scalar': torch.zeros(1)})
+    torch.save(state, tmp_path / 'more.pth')
+    build(cfg, str(tmp_path / 'more.pth'))
+
+
+def test_floats_that_look_meant_for_white_1(trained, monkeypatch):
+    _, cfg, checkpoint = trained
+    said = []
+    monkeypatch.setattr(certified_inferencer, 'print_log',
+                        lambda text, **kwargs: said.append(text))
+    inferencer = build(cfg, checkpoint)
+    image = images(1)['inputs'][0, 0].numpy().astype(np.float32)
+    inferencer([image, np.zeros_like(image), image.astype(np.uint8) // 255])
+    assert not said
+    inferencer([image / 255, image / 255])
+    assert len(said) == 1 and 'Multiply' in said[0]
+
+
+def test_pictures_of_files_with_one_name(trained, tmp_path):
+    _, cfg, checkpoint = trained
+    for name in 'ab':
+        write_images(tmp_path / name, images(1))
+    build(cfg, checkpoint)([
+        str(tmp_path / 'a' / '0.png'), tmp_path / 'b' / '0.png',
+        images(1)['inputs'][0, 0].numpy()
+    ], show_dir=str(tmp_path / 'shown'))
+    assert sorted(path.name for path in (tmp_path / 'shown').iterdir()) == [
+        '2.png', 'a_0.png', 'b_0.png'
+    ]
+
+
 def test_user_errors(trained, tmp_path):
     model, cfg, checkpoint = trained
     with pytest.raises(UserError, match='needs its config'):
@@ -206,6 +255,16 @@ def test_user_errors(trained, tmp_path):
         inferencer(str(tmp_path / 'empty'))
     with pytest.raises(ValueError, match='built for images'):
         inferencer([np.zeros((SIZE + 1, SIZE), np.uint8)])
+    for name, content in (('zero', b''), ('junk', b'hello')):
+        path = tmp_path / f'{name}.png'
+        path.write_bytes(content)
+        with pytest.raises(BadFileError, match=f'{name}.png cannot be read'):
+            inferencer(str(path))
+    for array, part in ((np.zeros((SIZE, SIZE, 4), np.uint8), r'\(H, W, 1\)'),
+                        (np.array('x'), 'array of numbers'),
+                        (np.full((SIZE, SIZE), np.nan), 'finite')):
+        with pytest.raises(ConfigError, match=part):
+            inferencer([array])
     half = save(tmp_path / 'half.pth', model, lp_norm=12.)
     with pytest.raises(CertificationError, match='p = 12'):
         build(cfg, half)([images(1)['inputs'][0, 0].numpy()])

@@ -11,9 +11,9 @@ from mmengine.registry import MODELS, init_default_scope
 
 pytest.importorskip('mmseg')
 
-from mmext.apis.spike_depth_inferencer import (SpikeDepthInferencer,
-                                               recording_names)
+from mmext.apis.spike_depth_inferencer import SpikeDepthInferencer
 from mmext.spike import Light, SpikeCamera, read_depth_png, write_spikes
+from mmext.utils.result_names import result_names
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from ..depth_fixtures import make_frame
 from ..tiny_depth import depth_config
@@ -113,9 +113,9 @@ def test_names_of_recordings():
         (['x.dat', 'x.npz', './x.dat'], ['x_dat', 'x_npz', 'x_dat']),
         ([array, 'array0.dat', array], ['array0', 'array0_dat', 'array2']),
     ):
-        assert recording_names(inputs) == names
+        assert result_names(inputs) == names
     with pytest.raises(ConfigError, match='both be called a_x. Rename'):
-        recording_names(['a/x.dat', 'b/x.dat', 'a_x.dat'])
+        result_names(['a/x.dat', 'b/x.dat', 'a_x.dat'])
 
 
 def test_a_stage_3_recipe_without_a_loader(inferencer, tmp_path):
