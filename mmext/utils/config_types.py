@@ -246,7 +246,10 @@ def _other_kinds(name: str, item: TypedDict) -> List[Tuple[str, Any]]:
         return found
     for registry in vars(module).values():
         if isinstance(registry, Registry) and registry.parent is None:
-            value = registry.get(name)
+            try:
+                value = registry.get(name)
+            except (ImportError, KeyError):
+                continue
             if value is not None:
                 found.append((registry.name, value))
     return found

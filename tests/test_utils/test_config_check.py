@@ -375,3 +375,12 @@ def test_missing_weights_of_a_model(place, value):
     found = [str(f) for f in findings(**{place: value})]
     assert len(found) == 2 and 'absent/x.pth is missing' in found[1], found
     assert all(line.startswith('warning') for line in found)
+
+
+@pytest.mark.parametrize('scope', ['mmpretrain', 'mmseg'])
+def test_a_misspelt_type_of_ours_in_any_scope(scope):
+    """Also where a host has registries without a parent."""
+    pytest.importorskip(scope)
+    cfg = dict(default_scope=scope, model=dict(type='mmext.LipMPL'))
+    found = [str(one) for one in check_config(cfg, 'train')]
+    assert any('mmext.LipMPL' in text for text in found), found

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import autoattack, pgd_attack
 from ..lipschitz.bounds import Bounds, CertificationError, check_certifiable
-from ..lipschitz.certificates import worst_margin
+from ..lipschitz.certificates import check_labels, worst_margin
 from ..lipschitz.certifier import Certifier, Residual
 from ..lipschitz.p_norm import distance_modules, p_norm
 from .certify_options import CertifyOptions
@@ -85,7 +85,8 @@ def full_precision() -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def true_labels(samples: Sequence[Any], device: torch.device):
+def true_labels(samples: Sequence[Any], device: torch.device,
+                num_classes: int) -> Optional[Tensor]:
     """Labels of a batch, or None if some image has none."""
     if not samples or any('gt_label' not in sample for sample in samples):
         return None
@@ -93,7 +94,9 @@ def true_labels(samples: Sequence[Any], device: torch.device):
     if any(label.numel() != 1 for label in labels):
         raise ConfigError('A certificate speaks of one class per image, but '
                           'some images have several labels.')
-    return torch.cat([label.flatten() for label in labels]).to(device)
+    labels = torch.cat([label.flatten() for label in labels])
+    check_labels(labels, num_classes)
+    return labels.to(device)
 
 
 class CertifiedPredictions:
@@ -201,7 +204,7 @@ class CertifiedPredictions:
             list[DataSample]: ``samples``.
         """
         predicted = logits.argmax(1)
-        truth = true_labels(samples, logits.device)
+        truth = true_labels(samples, logits.device, logits.shape[1])
         found = self._decide(inputs, predicted, truth)
         if truth is not None:
             if self.certify.attack is not None:

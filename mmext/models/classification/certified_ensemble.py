@@ -21,7 +21,7 @@ from ..lipschitz.certifier import Residual
 from ..lipschitz.ensemble import (FittedWeights, average, fit_weights,
                                   majority, simplex_weights, unanimous)
 from ..lipschitz.ensemble_certifier import EnsembleCertifier
-from ..lipschitz.p_norm import set_p
+from ..lipschitz.p_norm import saved_p, set_p
 from .certification import CertifiedPredictions, normalisation, true_labels
 from .certify_options import CertifyOptions
 from .lip_heads import hard_labels
@@ -124,7 +124,7 @@ class CertifiedEnsemble(CertifiedPredictions, BaseClassifier):
         checkpoint = safe_load(path)
         from mmext.engine.hooks.checkpoint_match_hook import (check_source,
                                                               given_weights)
-        weights = given_weights(checkpoint)
+        weights = given_weights(checkpoint, path)
         # The first member's loss is trained and no other, nor a learnable
         # scalar, so that a member need not be given with the loss that it
         # was trained with.
@@ -136,7 +136,7 @@ class CertifiedEnsemble(CertifiedPredictions, BaseClassifier):
         check_source(member.state_dict(), weights,
                      lambda key: key.startswith(needless), (), path)
         member.load_state_dict(weights, strict=self.joint)
-        p = checkpoint.get('lp_norm')
+        p = saved_p(checkpoint)
         forced = self.certify is not None and self.certify.force_inf
         if p is not None and p != math.inf and not self.joint:
             if not forced:
@@ -244,7 +244,7 @@ class CertifiedEnsemble(CertifiedPredictions, BaseClassifier):
                 'This ensemble averages networks that were trained on their '
                 "own. Set train='joint' to train its members together, or "
                 'train each with its own config.')
-        labels = hard_labels(data_samples)
+        labels = hard_labels(data_samples, self.num_classes)
         logits, residuals, radius = 0., 0., 0.
         for k, (weight,
                 member) in enumerate(zip(self.weights.tolist(), self.members)):
@@ -353,7 +353,8 @@ class CertifiedEnsemble(CertifiedPredictions, BaseClassifier):
         values, slacks, truths = [], [], []
         for batch in batches:
             data = self.data_preprocessor(batch, False)
-            labels = true_labels(data['data_samples'], data['inputs'].device)
+            labels = true_labels(data['data_samples'], data['inputs'].device,
+                                 self.num_classes)
             if labels is None:
                 raise ConfigError('Weights are fitted on images with labels, '
                                   'but some have no gt_label.')

@@ -1,8 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """l-infinity-distance networks as mmpretrain backbones."""
+import inspect
 import logging
 import math
-from typing import Any, Optional, Sequence, Tuple, Type, Union
+from difflib import get_close_matches
+from typing import Any, Iterable, Optional, Sequence, Tuple, Type, Union
 
 import torch
 from mmengine.logging import print_log
@@ -15,6 +17,31 @@ from ..lipschitz.bounds import Bounds
 from ..lipschitz.networks import (AlexNetFeature, ConvFeature, DistanceBody,
                                   LeNetFeature, MLPFeature, VGGFeature)
 from ..lipschitz.p_norm import distance_modules
+
+
+def check_options(body: Type[DistanceBody], options: Iterable[str]) -> None:
+    """Refuse options that a body does not take.
+
+    Args:
+        body (type[DistanceBody]): Its class, whose options are those of all
+            its bases.
+        options (Iterable[str]): Their names.
+
+    Raises:
+        ConfigError: With the options that there are.
+    """
+    known = {
+        name
+        for kind in body.__mro__ if issubclass(kind, DistanceBody)
+        for name in inspect.signature(kind.__init__).parameters
+    } - {'self', 'input_size', 'kwargs'}
+    for name in options:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            raise ConfigError(
+                f'{body.__name__} has no option {name!r}' +
+                (f'; did you mean {near[0]!r}?' if near else '.') +
+                f' Its options are {", ".join(sorted(known))}.')
 
 
 class LipBackbone(BaseBackbone):
@@ -54,7 +81,8 @@ class LipBackbone(BaseBackbone):
         init_cfg (dict, optional): Defaults to None.
 
     Raises:
-        ConfigError: If the images are too small for the layers.
+        ConfigError: If the images are too small for the layers, or an option
+            has another type or name.
     """
 
     body_type: Type[DistanceBody]
@@ -71,6 +99,7 @@ class LipBackbone(BaseBackbone):
         if len(size) != 2:
             raise ConfigError('img_size is one number or (height, width), but '
                               f'got {img_size!r}.')
+        check_options(self.body_type, kwargs)
         self.body = self.body_type(input_size=(in_channels, *size), **kwargs)
         # found once: a walk through the modules at every forward pass costs
         self._distances = tuple(distance_modules(self.body))

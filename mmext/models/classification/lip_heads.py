@@ -17,7 +17,7 @@ from mmext.utils.user_error import ConfigError
 from ..lipschitz.bound_heads import BoundMLP, DistanceHead
 from ..lipschitz.bounds import Bounds
 from ..lipschitz.boxes import check_eps, warn_large_eps
-from ..lipschitz.certificates import lipschitz_residual
+from ..lipschitz.certificates import check_labels, lipschitz_residual
 from ..lipschitz.loss_modules import LACKS_LAM
 
 Features = Tuple[Union[Tensor, Bounds], ...]
@@ -215,7 +215,7 @@ class RobustHead(ClsHead):
         """
         if not self._robust:
             return super().loss(feats, data_samples, **kwargs)
-        labels = hard_labels(data_samples)
+        labels = hard_labels(data_samples, self.num_classes)
         logits, residual = self.train_terms(feats, labels)
         return self.robust_loss(logits, residual, labels, self.train_radius())
 
@@ -231,11 +231,19 @@ class RobustHead(ClsHead):
         return samples
 
 
-def hard_labels(data_samples: List[DataSample]) -> Tensor:
+def hard_labels(data_samples: List[DataSample], num_classes: int) -> Tensor:
     """Labels of a batch, one for each image.
 
+    Args:
+        data_samples (list[DataSample]): With ``gt_label``.
+        num_classes (int): C.
+
+    Returns:
+        Tensor: int64, shape (B, ), on the device of the samples.
+
     Raises:
-        ConfigError: For soft labels, of which no margin can be bounded.
+        ConfigError: For soft labels, of which no margin can be bounded, and
+            for labels outside of the classes.
     """
     if any('gt_score' in sample for sample in data_samples):
         raise ConfigError(
@@ -246,6 +254,10 @@ def hard_labels(data_samples: List[DataSample]) -> Tensor:
     if len(labels) != len(data_samples):
         raise ConfigError('Margins need one class per image, but some have '
                           'several labels.')
+    if not labels.is_cuda:
+        # Asking a GPU would wait for it in every step; its own assertion
+        # stops the run.
+        check_labels(labels, num_classes)
     return labels
 
 

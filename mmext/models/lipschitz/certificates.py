@@ -12,11 +12,30 @@ from typing import Callable, Tuple, Union
 import torch
 from torch import Tensor
 
+from mmext.utils.user_error import ConfigError
 from .bounds import Bounds
 from .rounding import summation_error
 
 #: Differences of weights at a time, 64 MiB in float64.
 CELLS = 2**23
+
+
+def check_labels(labels: Tensor, num_classes: int) -> None:
+    """Refuse labels outside of the classes.
+
+    Args:
+        labels (Tensor): y, shape (B, ).
+        num_classes (int): C.
+
+    Raises:
+        ConfigError: With the first such label.
+    """
+    wrong = labels[(labels < 0) | (labels >= num_classes)]
+    if len(wrong):
+        raise ConfigError(
+            f'Expected labels from 0 to {num_classes - 1}, but got '
+            f'{wrong[0].item()}. Set num_classes of the head to the number '
+            'of classes of the data, or mend its labels.')
 
 
 def _masked(residual: Tensor, labels: Tensor) -> Tensor:

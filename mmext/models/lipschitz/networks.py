@@ -11,6 +11,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
 import torch.nn as nn
 from torch import Tensor
 
+from mmext.utils.arguments import is_count, is_number
 from mmext.utils.user_error import ConfigError
 from .bound_heads import BoundMLP, DistanceHead
 from .bounds import (BoundConstantPad2d, BoundFlatten, BoundMaxPool2d, Bounds,
@@ -156,11 +157,18 @@ def _triple(input_size: Sequence[int]) -> Tuple[int, int, int]:
 
 
 def _units(width: float, unit: int, what: str) -> int:
-    count = round(width * unit)
+    count = round(width * unit) if is_number(width) else 0
     if count < 1:
         raise ConfigError(f'{what} counts in units of {unit} and must come to '
                           f'at least 1, but got {width!r} x {unit}.')
     return count
+
+
+def _count(what: str, value: int) -> int:
+    if not is_count(value):
+        raise ConfigError(f'{what} is a whole number, at least 1, but got '
+                          f'{value!r}.')
+    return value
 
 
 class MLPFeature(DistanceBody):
@@ -180,9 +188,7 @@ class MLPFeature(DistanceBody):
                  depth: int = 4,
                  width: float = 5.,
                  **kwargs: Any) -> None:
-        if depth < 1:
-            raise ConfigError(f'depth is at least 1, but got {depth!r}.')
-        self._depth = depth
+        self._depth = _count('depth', depth)
         self._width = _units(width, 1024, 'width')
         super().__init__(input_size, **kwargs)
 
@@ -214,7 +220,7 @@ class ConvFeature(DistanceBody):
                  hidden: int = 512,
                  **kwargs: Any) -> None:
         self._width = _units(width, 32, 'width')
-        self._hidden = hidden
+        self._hidden = _count('hidden', hidden)
         super().__init__(input_size, **kwargs)
 
     def build_layers(self) -> None:
@@ -236,7 +242,7 @@ class _HiddenBody(DistanceBody):
                  input_size: Sequence[int] = (3, 32, 32),
                  hidden: int = 512,
                  **kwargs: Any) -> None:
-        self._hidden = hidden
+        self._hidden = _count('hidden', hidden)
         super().__init__(input_size, **kwargs)
 
 

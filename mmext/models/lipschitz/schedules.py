@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Optional, Sequence, Tuple
 
+from mmext.utils.arguments import is_number
 from mmext.utils.user_error import ConfigError
 
 
@@ -176,7 +177,8 @@ def check_schedule(epochs: Optional[Sequence[float]],
         'the ramp of eps, end of the rise of p, total',
         v2='begin and end of the ramp of eps, begin and end of the rise of '
         'p, total')[style]
-    if epochs is None or len(epochs) != 5 or min(epochs) < 0:
+    if not isinstance(epochs, Sequence) or len(epochs) != 5 or not all(
+            is_number(epoch, 0) for epoch in epochs):
         raise ConfigError(
             'Expected epochs to be five numbers that are not negative '
             f'({names}), but got {epochs}. Set epochs of the hook.')
@@ -187,10 +189,12 @@ def check_schedule(epochs: Optional[Sequence[float]],
             f'Expected epochs ({names}) in which beginnings come before '
             f'ends, but got {tuple(epochs)}. Mind the style, {style!r}: '
             "'ramp' gives the length of the radius' ramp, 'v2' its end.")
-    if not 0 < p_start <= p_end or math.isinf(p_end):
+    if not is_number(p_start) or not is_number(
+            p_end) or not 0 < p_start <= p_end:
         raise ConfigError(
             'Expected 0 < p_start <= p_end < inf (p becomes infinite after '
             f'p_end by itself), but got {p_start} and {p_end}.')
-    if not 0 <= eps_smooth < 1 or (eps_smooth and style == 'ramp'):
+    if not is_number(eps_smooth, 0) or eps_smooth >= 1 or (
+            eps_smooth and style == 'ramp'):
         raise ConfigError("eps_smooth lies in [0, 1) and needs style='v2', "
                           f'but got {eps_smooth} with {style!r}.')

@@ -381,6 +381,12 @@ def test_units_do_not_matter():
     (dict(neck=dict(type='GlobalAveragePooling')), 'GlobalAveragePooling'),
     (dict(backbone=dict(type='LeNet5')), 'LeNet5'),
     (dict(backbone=mlp_body(img_size=(1, 2, 3))), 'img_size'),
+    (dict(backbone=mlp_body(depht=3)), "did you mean 'depth'"),
+    (dict(backbone=mlp_body(colour=3)), 'Its options are depth, identity'),
+    (dict(backbone=mlp_body(depth='two')), "depth.*got 'two'"),
+    (dict(backbone=mlp_body(depth=2.5)), 'depth.*got 2.5'),
+    (dict(backbone=mlp_body(width='wide')), "width.*got 'wide'"),
+    (dict(backbone=dict(type='mmext.LipLeNet', hidden=0)), 'hidden'),
 ])
 def test_configs_that_are_refused(change, message):
     change = dict(change)
@@ -465,6 +471,19 @@ def test_images_of_other_units_than_declared():
                     certify=dict(eps=[0.1], pixel_range=1., **certify),
                     data_preprocessor=dict(mean=[33.3], std=[78.6])),
                 p=math.inf)
+
+
+@pytest.mark.parametrize('label', [CLASSES, -1])
+def test_labels_outside_of_the_classes(label):
+    model = build(classifier(certify=dict(eps=[0.1])))
+    batch = preprocessed(model, images(2))
+    batch['data_samples'][1].set_gt_label(label)
+    said = f'labels from 0 to {CLASSES - 1}, but got {label}'
+    with pytest.raises(ConfigError, match=said):
+        model.train()(**batch, mode='loss')
+    set_p(model, math.inf)
+    with pytest.raises(ConfigError, match=said):
+        model.eval()(**batch, mode='predict')
 
 
 def test_several_labels_are_refused():

@@ -141,6 +141,10 @@ def test_finite_end_and_kappa():
 @pytest.mark.parametrize('options, match', [
     (dict(style='v3'), "'ramp' or 'v2'"),
     (dict(epochs=(0, 1, 2)), 'five numbers'),
+    (dict(epochs=5), 'five numbers'),
+    (dict(epochs=(0, 1, 2, 3, 'four')), 'five numbers'),
+    (dict(p_start='eight'), 'p_start'),
+    (dict(eps_smooth='a bit', style='v2'), 'eps_smooth'),
     (dict(epochs=(0, 5, 0, 3, 9)), 'beginnings'),
     (dict(epochs=(0, 1, 0, 5, 4)), 'beginnings'),
     (dict(p_start=2000.), 'p_start'),
