@@ -8,15 +8,16 @@ from mmengine.config import ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
-from mmext.apis.certified_model import warn_resampling
+from mmext.apis.certified_model import match_checkpoint, warn_resampling
 from mmext.engine.hooks import CheckpointMatchHook
 from mmext.utils.config_build import drop_pretrained
 from mmext.utils.config_io import load_config
 from mmext.utils.config_types import is_adaptation
 from mmext.utils.launch import (add_common_arguments, brings_weights,
                                 build_runner, enable_amp, finish_config,
-                                is_depth, is_tuned, parse, predicts_depth,
-                                require_gpu, set_loader_defaults, set_pipeline,
+                                is_certified, is_depth, is_tuned, parse,
+                                predicts_depth, require_gpu,
+                                set_loader_defaults, set_pipeline,
                                 set_work_dir)
 from mmext.utils.preflight import preflight
 from mmext.utils.user_error import UserError, run_tool
@@ -234,6 +235,8 @@ def main(argv=None) -> None:
         runner.register_hook(
             CheckpointMatchHook(
                 cfg.train_cfg.get('source_ignore', ('^auxiliary_head', ))))
+    elif is_certified(cfg.model):
+        match_checkpoint(runner)
     elif tuned:
         # modules that started from zero have no ``init`` in the model
         runner.register_hook(CheckpointMatchHook((r'\.(bias_)?init$', )))
