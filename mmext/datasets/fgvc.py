@@ -1,7 +1,8 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Five fine-grained data sets with the splits of the VPT project."""
+import json
 import os.path as osp
-from typing import Dict, List, NamedTuple, Tuple
+from typing import Dict, List, NamedTuple, Tuple, Union
 
 from mmengine import fileio
 
@@ -107,7 +108,8 @@ from https://github.com/KMnP/vpt (section "Datasets preperation").""")
 
         Raises:
             FileNotFoundError: If there is no ``train.json``.
-            BadFileError: If the classes are not those of the data set.
+            BadFileError: If a list is damaged, or the classes are not those
+                of the data set.
         """
         train_list = osp.join(osp.dirname(self.ann_file), 'train.json')
         if not fileio.exists(train_list):
@@ -116,13 +118,8 @@ from https://github.com/KMnP/vpt (section "Datasets preperation").""")
                 train_list,
                 self.data_help,
                 problem='lacks the list that numbers its classes')
-        listed = fileio.load(self.ann_file)
-        known = listed if self.split == 'train' else fileio.load(train_list)
-        for path, content in ((self.ann_file, listed), (train_list, known)):
-            if not isinstance(content, dict):
-                raise BadFileError(
-                    f'{path}: expected a JSON object of image names and '
-                    f'class ids, but got a {type(content).__name__}.')
+        listed = _read(self.ann_file)
+        known = listed if self.split == 'train' else _read(train_list)
         ids = sorted(set(known.values()))
         if len(ids) != self.num_classes:
             raise BadFileError(
@@ -130,9 +127,29 @@ from https://github.com/KMnP/vpt (section "Datasets preperation").""")
                 f'{train_list} has {len(ids)}. Expected the lists of VPT for '
                 'this data set.')
         label_of = {id_: label for label, id_ in enumerate(ids)}
-        unknown = sorted(set(listed.values()) - set(ids))
+        unknown = sorted(set(listed.values()) - set(ids), key=str)
         if unknown:
             raise BadFileError(
                 f'{self.ann_file} has class ids that {train_list} lacks, '
                 f'such as {unknown[:3]}. Expected lists of one origin.')
         return [(name, label_of[id_]) for name, id_ in listed.items()]
+
+
+def _read(path: str) -> Dict[str, Union[int, str]]:
+    """A list as VPT wrote it: class ids that are all numbers or all texts."""
+    try:
+        content = json.loads(fileio.get_text(path))
+    except ValueError as error:  # of JSON, or of bytes that are no text
+        raise BadFileError(f'{path}: expected a JSON object of image names '
+                           f'and class ids, but it cannot be read: {error}. '
+                           'Copy the list again.') from error
+    if not isinstance(content, dict):
+        raise BadFileError(
+            f'{path}: expected a JSON object of image names and '
+            f'class ids, but got a {type(content).__name__}.')
+    kinds = sorted({type(id_).__name__ for id_ in content.values()})
+    if len(kinds) > 1 or not set(kinds) <= {'int', 'str'}:
+        raise BadFileError(
+            f'{path}: expected class ids that are all whole numbers or all '
+            f'texts, but got {" and ".join(kinds)}.')
+    return content

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from mmext.datasets.data_help import HOST_DATA_HELP
 from mmext.datasets.subset import SubsetDataset
 from mmext.datasets.vtab import VTAB_TASKS
+from mmext.utils.user_error import BadFileError
 from ..classification_fixtures import (write_cifar10, write_elpv, write_fgvc,
                                        write_vtab)
 
@@ -176,6 +177,13 @@ def test_fgvc_refuses_other_lists(tmp_path):
     (folder / 'val.json').write_text('[1, 2]')
     with pytest.raises(ValueError, match='JSON object'):
         build('fgvc', tmp_path, split='val', **dogs)
+    whole = (folder / 'train.json').read_text()
+    (folder / 'train.json').write_text(whole[:len(whole) // 2])
+    with pytest.raises(BadFileError, match='train.json: .* cannot be read'):
+        build('fgvc', tmp_path, **dogs)
+    (folder / 'train.json').write_text('{"a.jpg": 1, "b.jpg": "2"}')
+    with pytest.raises(BadFileError, match='but got int and str'):
+        build('fgvc', tmp_path, **dogs)
     (folder / 'train.json').write_text(json.dumps({'001/train_1.jpg': 2}))
     with pytest.raises(ValueError, match='has 120 classes, but .* has 1'):
         build('fgvc', tmp_path, **dogs)
