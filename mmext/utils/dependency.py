@@ -1,14 +1,16 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Optional dependencies: is a host there, and what to install if not."""
+from difflib import get_close_matches
 from importlib import import_module
 from importlib.util import find_spec
 
-# Import name -> (distributions that provide it, extra of mmext).
+# Import name -> (distributions that provide it, extra of mmext, if any).
 _PROVIDERS = {
     'mmengine': ('onedl-mmengine or mmengine', 'onedl'),
     'mmcv': ('onedl-mmcv or mmcv', 'onedl'),
     'mmpretrain': ('onedl-mmpretrain or mmpretrain', 'onedl'),
     'mmseg': ('onedl-mmsegmentation or mmsegmentation', 'onedl'),
+    'cv2': ('opencv-python', None),
     'timm': ('timm', 'depth'),
     'onnx': ('onnx', 'export'),
     'onnxruntime': ('onnxruntime', 'export'),
@@ -21,8 +23,18 @@ def has(module: str) -> bool:
 
 
 def missing_message(module: str, needed_by: str) -> str:
-    """The sentence that tells a user which package and extra to install."""
-    package, extra = _PROVIDERS.get(module, (module, None))
+    """The sentence that tells a user which package and extra to install.
+
+    Of a package that is not known here nobody can say who provides it: the
+    name may be misspelt, and another project's or nobody's.
+    """
+    if module not in _PROVIDERS:
+        near = get_close_matches(module, _PROVIDERS, n=1, cutoff=0.75)
+        hint = f'Did you mean {near[0]!r}?' if near else \
+            'Check the name, or install the package that it comes from.'
+        return f'{needed_by} needs the package {module!r}, which is not ' \
+            f'installed. {hint}'
+    package, extra = _PROVIDERS[module]
     remedy = f"pip install 'mmext[{extra}]'" if extra else \
         f'pip install {package}'
     stock = ", or 'mmext[openmmlab]' for the original packages" \

@@ -6,10 +6,12 @@ reading the config and building the runner. A missing data folder, a missing
 checkpoint, a part whose host toolbox is not installed or a misspelt
 ``mmext.X`` ends the command with one message and exit code 2.
 """
+import os
 import os.path as osp
 import re
+import tempfile
 from dataclasses import replace
-from typing import Any, Callable, List, Optional, Sequence
+from typing import Any, Callable, Dict, List, Optional, Sequence
 
 from mmengine.config import Config
 
@@ -37,7 +39,9 @@ _CHECKED = ('LOOPS', 'OPTIM_WRAPPERS', 'OPTIMIZERS', 'HOOKS',
 
 def preflight(cfg: Config,
               command: str,
-              checkpoint: Optional[str] = None) -> None:
+              checkpoint: Optional[str] = None,
+              folders: Optional[Dict[str, Optional[str]]] = None,
+              files: Optional[Dict[str, Optional[str]]] = None) -> None:
     """Check hosts, types, data and checkpoint of a run; change only paths.
 
     Args:
@@ -48,10 +52,15 @@ def preflight(cfg: Config,
             dataloaders will be used.
         checkpoint (str, optional): Checkpoint given on the command line.
             Defaults to ``cfg.load_from``.
+        folders (dict, optional): Option -> folder that the run will write
+            to; it is made. Defaults to None, none.
+        files (dict, optional): Option -> file that the run will write; its
+            folder is made. Defaults to None, none.
 
     Raises:
         UserError: On the first group of problems: the host, then the
-            structure, then types, then missing checkpoints and data.
+            structure, then types, then missing checkpoints and data, then
+            places that cannot be written to.
     """
     check_host(cfg)
     problems = [f'{f.path}: {f.message}' for f in group_findings(cfg)]
@@ -73,6 +82,37 @@ def preflight(cfg: Config,
         missing += missing_pretrained(cfg)
     if missing:
         raise UserError('\n'.join(missing))
+    check_outputs(folders or {}, files or {})
+
+
+def check_outputs(folders: Dict[str, Optional[str]],
+                  files: Dict[str, Optional[str]]) -> None:
+    """Make the folders that a run writes to, and try to write there.
+
+    Args:
+        folders (dict): Option -> folder, or ``None`` if it is not given.
+        files (dict): Option -> file, or ``None`` if it is not given.
+
+    Raises:
+        UserError: For the first place that cannot be written to.
+    """
+    places = [(name, path, path) for name, path in folders.items() if path]
+    places += [(name, path, osp.dirname(path) or '.')
+               for name, path in files.items() if path]
+    for name, path, folder in places:
+        if is_remote(path):
+            continue
+        try:
+            folder = osp.abspath(osp.expanduser(folder))
+            os.makedirs(folder, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+            if name in files and osp.exists(osp.expanduser(path)):
+                open(osp.expanduser(path), 'ab').close()
+        except OSError as error:
+            raise UserError(
+                f'{name} {path}: cannot be written, {error.strerror}: '
+                f'{error.filename or folder}. Give another place.') from error
 
 
 def check_host(cfg: Config) -> None:

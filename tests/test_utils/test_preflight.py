@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What is found missing before a run, and where it is looked for."""
+import errno
 import os
 from argparse import ArgumentParser
 
@@ -14,8 +15,10 @@ from mmext.utils.config_io import (CfgOptions, load_config, merge_options,
 from mmext.utils.config_paths import (checkpoints, dataset_leaves,
                                       find_checkpoint, missing_data)
 from mmext.utils.config_types import config_scope
+from mmext.utils.dependency import missing_message
 from mmext.utils.launch import finish_config, set_pipeline
-from mmext.utils.preflight import (check_checkpoint, check_data, check_types,
+from mmext.utils.preflight import (check_checkpoint, check_data, check_host,
+                                   check_outputs, check_types,
                                    missing_pretrained)
 from mmext.utils.user_error import UserError, run_tool
 
@@ -352,3 +355,51 @@ def test_typos_in_parts_of_hosts_are_told(key, value, message):
         assert key.split('.')[0] in str(caught.value)
         if 'hooks' not in key:  # a test does not build it
             check_types(run_config(**{key: value}), 'test')
+
+
+@pytest.mark.parametrize('number, told', [(errno.EACCES, True),
+                                          (errno.ENOSPC, True),
+                                          (errno.ENOENT, False)])
+def test_places_that_cannot_be_written_end_in_a_message(
+        number, told, capsys):
+
+    def fail():
+        raise OSError(number, os.strerror(number), '/there/x.npy')
+
+    with pytest.raises(SystemExit if told else OSError) as caught:
+        run_tool(fail)
+    if told:
+        assert caught.value.code == 2
+        assert f'/there/x.npy: {os.strerror(number)}' in capsys.readouterr(
+        ).err
+
+
+def test_places_to_write_to_are_tried_before_a_run(tmp_path):
+    file = tmp_path / 'lip.py'
+    file.write_text('kept')
+    new = tmp_path / 'new'
+    check_outputs({
+        'work_dir': str(new / 'a'),
+        '--out': None
+    }, {
+        '--out': str(new / 'b' / 'x.json'),
+        '--dump': str(file)
+    })
+    assert sorted(os.listdir(new)) == ['a', 'b']
+    assert os.listdir(new / 'b') == [] and file.read_text() == 'kept'
+    for folders, files in (({'work_dir': f'{file}/x'}, {}),
+                           ({'work_dir': str(file)}, {}),
+                           ({}, {'--out': f'{file}/x.json'}),
+                           ({}, {'--out': str(new)})):
+        with pytest.raises(UserError, match='cannot be written'):
+            check_outputs(folders, files)
+
+
+def test_only_known_packages_are_offered_for_installation():
+    with pytest.raises(UserError, match="Did you mean 'mmpretrain'") as caught:
+        check_host(Config(dict(default_scope='mmpretain')))
+    assert 'pip install' not in str(caught.value)
+    text = missing_message('some_lab', 'X')
+    assert 'pip install' not in text and 'Check the name' in text
+    assert "pip install 'mmext[onedl]'" in missing_message('mmseg', 'X')
+    assert 'pip install opencv-python.' in missing_message('cv2', 'X')
