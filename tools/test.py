@@ -220,7 +220,20 @@ def main(argv=None) -> None:
                         "'mmext.TestTimeAdaptLoop'; this one trains. Use "
                         'tools/train.py.')
     merge_args(cfg, args)
-    preflight(cfg, 'adapt' if args.adapt else 'test', args.checkpoint)
+    is_file = bool(args.out) and args.out.endswith(_FILES)
+    preflight(
+        cfg,
+        'adapt' if args.adapt else 'test',
+        args.checkpoint,
+        folders={
+            'work_dir': cfg.work_dir,
+            '--show-dir': args.show_dir,
+            '--out': None if is_file else args.out
+        },
+        files={
+            '--dump': args.dump,
+            '--out': args.out if is_file else None
+        })
     tuned = is_tuned(cfg.model) and not args.adapt
     if tuned:
         # It initialises its host when it is built; the checkpoint has it all.
@@ -245,8 +258,7 @@ def main(argv=None) -> None:
         runner.register_hook(
             CheckpointMatchHook(('^(projection_|domain_loss|connector)', )))
     metrics = runner.test()
-    if args.out and args.out.endswith(_FILES) and out_item(
-            args) == 'metrics' and is_main_process():
+    if is_file and out_item(args) == 'metrics' and is_main_process():
         dump(metrics, osp.expanduser(args.out))
 
 
