@@ -11,7 +11,8 @@ pytest.importorskip('mmpretrain')
 
 from mmext.apis.adapters import build_host, build_tuned  # noqa: E402
 from mmext.models.adapters import (AdapterError, load_adapter,  # noqa: E402
-                                   read_adapter, save_adapter)
+                                   model_from_adapter, read_adapter,
+                                   save_adapter)
 from mmext.utils.config_io import load_config  # noqa: E402
 from mmext.utils.user_error import UserError  # noqa: E402
 from .tiny_classifiers import batch, build, total_loss, vit  # noqa: E402
@@ -122,36 +123,74 @@ def test_an_adapter_of_several(run):
 
 def test_adapters_with_heads_of_their_own(run, tmp_path):
     """Other classes, and a checkpoint that was written with that adapter in
-    use: each is exported with its own head."""
+    use, or without the config's: each is exported with its own head."""
     folder, models = run
     model = build(vit(), double=False)
     model.load_state_dict(models['mosa'].state_dict())
-    head = dict(type='LinearClsHead', num_classes=3, in_channels=32)
-    model.add_adapter('cub', head=head)
+    # not of the kind that a config file could hold
+    model.add_adapter('cub', head=dict(
+        type=type(model.head), num_classes=3, in_channels=16))
     model.add_adapter('dogs')
     heads = {'default': model.head, **{n: model.mosa_tasks[n]['head']
                                        for n in ('cub', 'dogs')}}
     for number, (name, part) in enumerate(heads.items()):
         part.fc.bias.data.fill_(number)
-    for active in ('default', 'cub'):
-        model.set_active(active)
+    command = [str(folder / 'mosa.py'), str(tmp_path / 'three.pth')]
+    for active in ('default', 'cub', 'alone'):
+        model.set_active(active if active != 'alone' else 'cub')
+        if active == 'alone':
+            model.delete_adapter('default')
+            model.delete_adapter('dogs')
         torch.save(dict(state_dict=model.state_dict(),
                         mosa=model.draw_state()), tmp_path / 'three.pth')
         for number, name in enumerate(heads):
-            out = tmp_path / active / name
-            tool(EXPORT).main([str(folder / 'mosa.py'),
-                               str(tmp_path / 'three.pth'), str(out),
-                               '--name', name])
-            cfg, tensors = read_adapter(out)
-            assert tensors['head.fc.bias'].tolist() == [number] * (
-                3 if name == 'cub' else 5)
-            assert cfg.get('head') == (head if name == 'cub' else None)
-    # the file says which head it needs
+            if name in model.adapter_names:
+                out = tmp_path / active / name
+                tool(EXPORT).main([*command, str(out), '--name', name])
+                tensors = read_adapter(out)[1]
+                assert tensors['head.fc.bias'].tolist() == [number] * (
+                    3 if name == 'cub' else 5)
+        # without a name it is the config's, while that is there
+        tool(EXPORT).main([*command, str(tmp_path / 'unnamed')])
+        assert read_adapter(tmp_path / 'unnamed')[0]['name'] == (
+            'default' if active != 'alone' else 'cub')
+    # a host of other classes takes the file, for merging too
     again = build(vit(), double=False)
     again.load_state_dict(models['mosa'].state_dict())
     load_adapter(again, tmp_path / 'cub/cub')
     again.set_active('cub')
     assert again.head.fc.bias.tolist() == [1.] * 3
+    assert again.head.num_classes == again.head.fc.out_features == 3
+    assert scores(again).shape[1] == 3
+    tool(MERGE).main([str(folder / 'host.py'), str(tmp_path / 'cub/cub'),
+                      str(tmp_path / 'merged.pth'), '--backbone',
+                      str(folder / 'mosa_host.pth')])
+
+
+def test_a_head_in_a_file_is_not_built(run, tmp_path):
+    """A config can name any function; nothing in a file is run."""
+    folder, models = run
+    save_adapter(models['mosa'], tmp_path / 'a', name='default')
+    file = tmp_path / 'a/adapter_config.json'
+    cfg = json.loads(file.read_text())
+    cfg['head'] = dict(type='os.mkdir', path=str(tmp_path / 'made'))
+    file.write_text(json.dumps(cfg))
+    model = build(vit(), double=False)
+    model.load_state_dict(models['mosa'].state_dict())
+    load_adapter(model, tmp_path / 'a', name='again')
+    cfg['model']['data_preprocessor'] = cfg['head']
+    file.write_text(json.dumps(cfg))
+    with pytest.raises(AdapterError, match='unknown keys: data_preprocessor'):
+        model_from_adapter(vit(), tmp_path / 'a', check=False)
+    state = models['mosa'].draw_state()
+    state['options']['evil'] = dict(state['options']['default'],
+                                    head=cfg['head'])
+    torch.save(dict(state_dict=models['mosa'].state_dict(), mosa=state),
+               tmp_path / 'evil.pth')
+    with pytest.raises(UserError, match='cannot be put into'):
+        build_tuned(load_config(str(folder / 'mosa.py')),
+                    tmp_path / 'evil.pth')
+    assert not (tmp_path / 'made').exists()
 
 
 def test_merge_folds_mosl(run):
@@ -213,25 +252,27 @@ def test_report(run):
 
 
 def test_report_of_an_adapter_with_other_classes(run, capsys):
-    """The file brings its head; ``--head`` is for one that does not."""
+    """``--head`` is for heads of another kind."""
     folder, _ = run
-    model = build_tuned(load_config(str(folder / 'mosa.py')))
-    head = dict(type='LinearClsHead', num_classes=3, in_channels=16)
-    model.add_adapter('birds', head=head)
-    save_adapter(model, folder / 'birds', name='birds')
-    arguments = [str(folder / 'mosa.py'), '--adapter', str(folder / 'birds')]
-    tool(REPORT).main(arguments)
+    for name, kind in (('birds', 'LinearClsHead'),
+                       ('deep', 'StackedLinearClsHead')):
+        model = build_tuned(load_config(str(folder / 'mosa.py')))
+        head = dict(type=kind, num_classes=3, in_channels=16)
+        if name == 'deep':
+            head['mid_channels'] = [8]
+        model.add_adapter(name, head=head)
+        save_adapter(model, folder / name, name=name)
+    arguments = [str(folder / 'mosa.py'), '--adapter']
+    tool(REPORT).main([*arguments, str(folder / 'birds')])
     assert 'birds' in capsys.readouterr().out
-    file = folder / 'birds/adapter_config.json'
-    cfg = json.loads(file.read_text())
-    del cfg['head']
-    file.write_text(json.dumps(cfg))
+    arguments.append(str(folder / 'deep'))
     with pytest.raises(AdapterError, match='--head of peft_report.py'):
         tool(REPORT).main(arguments)
     tool(REPORT).main(arguments + [
-        '--head', 'type=LinearClsHead', 'num_classes=3', 'in_channels=16'
+        '--head', 'type=StackedLinearClsHead', 'num_classes=3',
+        'in_channels=16', 'mid_channels=[8]'
     ])
-    assert 'birds' in capsys.readouterr().out
+    assert 'deep' in capsys.readouterr().out
 
 
 def test_top_level_preprocessor(tmp_path):

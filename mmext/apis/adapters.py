@@ -92,7 +92,8 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
             which also restores the generator of draws. Defaults to None.
 
     Returns:
-        MoSAModel: The model.
+        MoSAModel: The model, with the adapter of the config in use where it
+        is still there.
 
     Raises:
         UserError: If the config has another model, or the checkpoint does
@@ -109,36 +110,50 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
         raise UserError(
             f'The model of the config cannot be built: {error}') from error
     if weights is not None:
+        own = built.active_adapter
         checkpoint = safe_load(weights)
         _add_further(built, checkpoint)
         _fill(built, checkpoint, weights)
         if 'mosa' in checkpoint:
             built.load_draw_state(checkpoint['mosa'])
+        if own in built.adapter_cfgs:
+            built.set_active(own)
     return built
 
 
 def _add_further(model: MoSAModel, checkpoint: dict) -> None:
-    """Make the adapters that a run had beside the one of its config.
+    """Have the adapters of a run, beside or instead of the config's.
 
     The one that was in use is so again: its heads have the host's names.
     """
     saved = (checkpoint.get('mosa') or {}).get('options', {})
-    for name in set(saved) - set(model.adapter_cfgs):
+    further = sorted(set(saved) - set(model.adapter_cfgs))
+    for name in further:
         options = dict(saved[name])
         try:
+            # never a head: its config could name any function
             model.add_adapter(name, options.pop('adapter'),
-                              options.pop('targets'), **options)
+                              options.pop('targets'), None, **options)
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f'The adapter {name!r} of the checkpoint cannot '
                             f'be put into the model: {error}') from error
+    state = checkpoint.get('state_dict', checkpoint)
     aside = {
         key.split('.')[1]
-        for key in checkpoint.get('state_dict', checkpoint)
-        if key.startswith(f'{TASKS}.')
+        for key in state if key.startswith(f'{TASKS}.')
     }
-    used = set(model.adapter_cfgs) - aside
-    if aside and len(used) == 1:
-        model.set_active(used.pop())
+    used = sorted(set(saved) - aside)
+    if further and used and model.active_adapter not in used:
+        model.set_active(used[0])
+        for name in set(model.adapter_cfgs) - set(saved):
+            model.delete_adapter(name)
+    for name in further:
+        start = '' if name == model.active_adapter else f'{TASKS}.{name}.'
+        model.fit_heads(
+            name, {
+                key[len(start):]: value
+                for key, value in state.items() if key.startswith(start)
+            })
 
 
 def load_whole(model: nn.Module, path: PathLike) -> dict:

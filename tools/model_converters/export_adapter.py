@@ -20,7 +20,8 @@ from mmengine.logging import MMLogger
 from mmext.apis.adapters import build_tuned, tuned_from
 from mmext.models.adapters import (MoSAModel, load_standard, read_adapter,
                                    save_adapter)
-from mmext.utils.config_io import CfgOptions, load_config, merge_options
+from mmext.utils.config_check import merge_known_options
+from mmext.utils.config_io import CfgOptions, load_config
 from mmext.utils.user_error import UserError, run_tool
 
 
@@ -119,7 +120,7 @@ def main(argv=None) -> None:
     # Building a model logs every parameter.
     MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
-    merge_options(cfg, args.cfg_options)
+    merge_known_options(cfg, args.cfg_options)
     if args.from_standard and args.source.endswith('.pth'):
         raise UserError('--from-standard takes an adapter. Export the '
                         'checkpoint with its own config first.')
@@ -129,7 +130,8 @@ def main(argv=None) -> None:
         raise UserError(f'--name {args.name}: there is no such adapter in '
                         f'{args.source}, which has '
                         f'{", ".join(sorted(model.adapter_cfgs))}.')
-    weights = save_adapter(model, args.out, args.name, args.merged)
+    model.set_active(args.name or model.active_adapter)
+    weights = save_adapter(model, args.out, merged=args.merged)
     print(f'{weights}: {weights.stat().st_size / 1e6:.2f} MB')
     if args.program:
         write_program(model, args.program, args.size)

@@ -1,12 +1,17 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The JSON beside the weights of an adapter."""
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Iterator
 
 from mmext.utils.io import CheckpointError
 from mmext.version import __version__
+from .split_options import SplitOptions
 
 FORMAT, FORMAT_VERSION = 'mmext-adapter', 1
+MODEL_OPTIONS = ('inactive', 'num_passes', 'batch_passes', 'train_head',
+                 'frozen_backbone_eval', 'seed')
+"""Arguments of ``MoSAModel`` that a file records, beside ``loss``."""
 
 
 class AdapterError(CheckpointError, ValueError):
@@ -64,6 +69,14 @@ def _wrong_parts(cfg: dict) -> Iterator[str]:
               }.difference(cfg['backbone'])
     if absent:
         yield f'"backbone" lacks {", ".join(sorted(absent))}'
+    # Others would go to the model too, and some of those are configs, by
+    # which a file could have any function called.
+    for key, known in (('model', {*MODEL_OPTIONS, 'loss'}),
+                       ('split', {field.name
+                                  for field in fields(SplitOptions)})):
+        unknown = sorted(set(cfg[key]) - known)
+        if unknown:
+            yield f'"{key}" has unknown keys: {", ".join(unknown)}'
     if not all(isinstance(key, str) for key in cfg['host_keys']):
         yield '"host_keys" are no strings'
     options = cfg.get('optimizer', dict(numbers={}, groups=[]))

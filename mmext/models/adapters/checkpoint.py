@@ -15,7 +15,8 @@ from mmext.utils.io import (CheckpointError, PathLike, atomic_save, safe_load,
                             tensors_digest, write_json)
 from mmext.utils.user_error import ConfigError, MissingFileError
 from mmext.version import __version__
-from .adapter_config import FORMAT, FORMAT_VERSION, AdapterError, check_config
+from .adapter_config import (FORMAT, FORMAT_VERSION, MODEL_OPTIONS,
+                             AdapterError, check_config)
 from .adapter_state import AdapterTensors, check_backbone, compare, fingerprint
 from .mosa_model import MoSAModel
 from .optimizer_state import (OPTIMIZER, check_optimizer, load_optimizer_state,
@@ -26,8 +27,6 @@ CONFIG_FILE = 'adapter_config.json'
 WEIGHTS_FILE = 'adapter_model.safetensors'
 _RNG = 'mosa_rng.'
 _PICKLES = ('.pth', '.pt', '.bin', '.pkl', '.pickle', '.ckpt')
-_MODEL_OPTIONS = ('inactive', 'num_passes', 'batch_passes', 'train_head',
-                  'frozen_backbone_eval', 'seed')
 
 
 def adapter_files(path: PathLike) -> Tuple[Path, Path]:
@@ -125,7 +124,7 @@ def save_adapter(model: MoSAModel,
             **(standard_config(cfg) if merged else deepcopy(cfg)),
             trained_with=deepcopy(cfg['split']),
             model=dict({k: getattr(model, k)
-                        for k in _MODEL_OPTIONS},
+                        for k in MODEL_OPTIONS},
                        loss=model.loss_cfg),
             host_keys=view.host_keys,
             backbone=fingerprint(model, view.host_keys),
@@ -229,9 +228,9 @@ def load_adapter(model: MoSAModel,
             trained on. False compares names and shapes only.
             Defaults to True.
         head (dict, optional): Config of the head for a new name, where it
-            has another size than the one in use; see
-            :meth:`MoSAModel.add_adapter`. Defaults to None, the one that
-            the adapter was added with, if any.
+            is of another kind than the one in use; see
+            :meth:`MoSAModel.add_adapter`. Defaults to None, one of the same
+            kind with the classes of the file.
 
     Returns:
         str: Name of the adapter in the model.
@@ -268,11 +267,13 @@ def load_adapter(model: MoSAModel,
         with model.all_or_nothing(name):
             try:
                 split = dict(cfg['split'])
-                model.add_adapter(name, cfg['adapter'], cfg['targets'],
-                                  head or cfg.get('head'), **split)
+                model.add_adapter(name, cfg['adapter'], cfg['targets'], head,
+                                  **split)
             except (ValueError, TypeError, KeyError) as error:
                 raise AdapterError(f'The adapter of {path} cannot be put '
                                    f'into this model: {error}') from error
+            if head is None:
+                model.fit_heads(name, state)
             _fill(model, name, state, path)
     if optimizer is not None:
         load_optimizer_state(live, optimizer, moments, cfg['optimizer'])
@@ -319,9 +320,9 @@ def _fill(model: MoSAModel, name: str, state: Dict[str, Tensor],
     if problems:
         raise AdapterError(
             f'The tensors of {path} do not fit; nothing was loaded.\n  ' +
-            '\n  '.join(problems) + '\nA head of another size (number of '
-            'classes) is made by load_adapter(..., name=..., '
-            'head=dict(...)) under a new name (--head of peft_report.py).')
+            '\n  '.join(problems) + '\nA head of another kind or size is '
+            'made by load_adapter(..., name=..., head=dict(...)) under a new '
+            'name (--head of peft_report.py).')
     view.load(state)
 
 
@@ -363,10 +364,14 @@ def model_from_adapter(module: Union[dict, nn.Module],
     except (ValueError, TypeError) as error:
         raise AdapterError(f'The adapter of {path} cannot be put into this '
                            f'host: {error}') from error
+    state, heads = _split_tensors(tensors)[0], {}
     try:
         check_backbone(model, cfg, AdapterError, check)
-        _fill(model, model.active_adapter, _split_tensors(tensors)[0], path)
+        heads = model.fit_heads(model.active_adapter, state)
+        _fill(model, model.active_adapter, state, path)
     except BaseException:
+        for child, head in heads.items():
+            model._use_head(child, head)
         model.unload()
         raise
     return model

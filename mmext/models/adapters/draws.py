@@ -71,15 +71,13 @@ class AdapterDraws:
         Raises:
             ConfigError: If it comes from a model with other options.
         """
-        # How modules are merged may change at any time; heads are compared
-        # where their tensors are.
-        free = ('merge', 'head')
         mine, given = self._options(), state['options']
         wrong = [
             f'{name}.{key}: checkpoint {given.get(name, {}).get(key)!r}, '
             f'model {value!r}' for name, options in mine.items()
             for key, value in options.items()
-            if key not in free and given.get(name, {}).get(key) != value
+            # how modules are merged may change at any time
+            if key != 'merge' and given.get(name, {}).get(key) != value
         ]
         if wrong or set(given) - set(mine):
             wrong += [
@@ -98,6 +96,6 @@ class AdapterDraws:
         found = {}
         for name, cfg in self.adapter_cfgs.items():
             options = {k: v for k, v in cfg['split'].items() if k != 'seed'}
-            rest = {k: v for k, v in cfg.items() if k != 'split'}
-            found[name] = dict(options, **rest)
+            found[name] = dict(
+                options, adapter=cfg['adapter'], targets=cfg['targets'])
         return found

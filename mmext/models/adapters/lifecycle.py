@@ -9,8 +9,10 @@ from typing import Any, Dict, Iterable, Iterator, List, Optional, Sequence
 import torch
 import torch.nn as nn
 from mmengine.logging import print_log
+from torch import Tensor
 
 from mmext.registry import MODELS
+from .heads import with_classes_of
 from .injection import Plan, plain
 from .slots import detach, slots
 from .split_linear import SplitLinear
@@ -81,15 +83,11 @@ class AdapterLifecycle:
             like = next((p for adapter in self.adapter_modules().values()
                          for p in adapter.parameters()), None)
             plan.inject(self.module, name)
-            cfg = dict(
-                adapter=dict(adapter or self._active_cfg['adapter']),
-                targets=plan.targets,
-                split=plan.split)
-            # who reads a checkpoint has to build the same heads
-            head = self._active_cfg.get('head') if head is None else head
-            if head is not None and self._own_heads():
-                cfg['head'] = dict(head)
-            self.adapter_cfgs[name] = plain(cfg)
+            self.adapter_cfgs[name] = plain(
+                dict(
+                    adapter=dict(adapter or self._active_cfg['adapter']),
+                    targets=plan.targets,
+                    split=plan.split))
             for _, slot in slots(self):
                 slot.active = self._active
                 if name in slot:
@@ -171,6 +169,44 @@ class AdapterLifecycle:
                            like.dtype).train(self._modules[name].training)
         return heads
 
+    def _use_head(self, child: str, head: nn.Module) -> None:
+        self._modules[child] = head
+        for key in _COPIED:
+            if key in vars(self.module) and hasattr(head, key) \
+                    and child != 'auxiliary_head':
+                setattr(self.module, key, getattr(head, key))
+
+    def fit_heads(self, name: str, tensors: Dict[str, Tensor]) -> dict:
+        """Give an adapter's heads the number of classes of a file.
+
+        Args:
+            name (str): The adapter.
+            tensors (dict[str, Tensor]): By the host's names.
+
+        Returns:
+            dict[str, nn.Module]: The heads in use that were replaced.
+        """
+        replaced = {}
+        heads = {child: self._modules[child] for child in self._own_heads()}
+        if name != self._active:
+            heads = dict(self._tasks()[name].items()) if heads else {}
+        for child, head in heads.items():
+            start = len(child) + 1
+            fitted = with_classes_of(
+                head, {
+                    key[start:]: value
+                    for key, value in tensors.items()
+                    if key.startswith(f'{child}.')
+                })
+            if fitted is head:
+                continue
+            if name == self._active:
+                replaced[child] = head
+                self._use_head(child, fitted)
+            else:
+                self._tasks()[name][child] = fitted
+        return replaced
+
     def set_active(self, name: str) -> None:
         """Use another adapter, with its heads; the backbone is not touched.
 
@@ -196,11 +232,7 @@ class AdapterLifecycle:
                 {child: self._modules[child]
                  for child in heads})
             for child, head in heads.items():
-                self._modules[child] = head
-                for key in _COPIED:
-                    if key in vars(self.module) and hasattr(head, key) \
-                            and child != 'auxiliary_head':
-                        setattr(self.module, key, getattr(head, key))
+                self._use_head(child, head)
         self._active = name
         for _, slot in slots(self):
             slot.active = name

@@ -350,7 +350,7 @@ def test_other_options(saved, options, text):
 def test_other_number_of_classes(saved):
     module = vit()
     module['head'] = dict(module['head'], num_classes=7)
-    refused(build(module, double=False), saved, 'number of classes',
+    refused(build(module, double=False), saved, 'another kind or size',
             check=False)
 
 

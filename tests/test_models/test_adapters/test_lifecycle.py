@@ -141,10 +141,10 @@ def test_files_of_two_adapters(tmp_path):
     save_adapter(model, tmp_path / 'other', name='other')
     save_adapter(model, tmp_path / 'default', merged=True)
     other = build(adapter=dict(type='LinearProbe'))
-    with pytest.raises(ValueError, match='number of classes'):
+    with pytest.raises(ValueError, match='another kind or size'):
         load_adapter(other, tmp_path / 'other', head=head(4))
     assert other.adapter_names == ['default']
-    load_adapter(other, tmp_path / 'other')  # the file says which head
+    load_adapter(other, tmp_path / 'other')  # a head of its classes
     other.double()
     load_adapter(other, tmp_path / 'other')
     load_adapter(other, tmp_path / 'default', name='first')
