@@ -96,19 +96,19 @@ def check_outputs(folders: Dict[str, Optional[str]],
     Raises:
         UserError: For the first place that cannot be written to.
     """
-    places = [(name, path, path) for name, path in folders.items() if path]
-    places += [(name, path, osp.dirname(path) or '.')
-               for name, path in files.items() if path]
-    for name, path, folder in places:
-        if is_remote(path):
+    places = [(*item, False) for item in folders.items()]
+    places += [(*item, True) for item in files.items()]
+    for name, path, is_file in places:
+        if not path or is_remote(path):
             continue
+        place = osp.abspath(osp.expanduser(path))
+        folder = osp.dirname(place) if is_file else place
         try:
-            folder = osp.abspath(osp.expanduser(folder))
             os.makedirs(folder, exist_ok=True)
             with tempfile.TemporaryFile(dir=folder):
                 pass
-            if name in files and osp.exists(osp.expanduser(path)):
-                open(osp.expanduser(path), 'ab').close()
+            if is_file and osp.exists(place):
+                open(place, 'ab').close()
         except OSError as error:
             raise UserError(
                 f'{name} {path}: cannot be written, {error.strerror}: '
