@@ -11,6 +11,8 @@ from difflib import get_close_matches
 from inspect import signature
 from typing import Any, Iterator, List, NamedTuple, Optional, Set, Tuple
 
+from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
 from .config_build import build_findings
@@ -259,6 +261,27 @@ def unknown_options(cfg: dict,
             names = (set(cfg) | known) - {first}
             near = get_close_matches(first, names, n=1, cutoff=0.75)
             yield first, near[0] if near else None
+
+
+def merge_known_options(cfg: Config, options: Optional[dict]) -> None:
+    """Merge ``--cfg-options`` of a tool, in place.
+
+    Args:
+        cfg (Config): The config.
+        options (dict, optional): Dotted keys and values.
+
+    Raises:
+        UserError: If an option does not fit the config, or its key is
+            nearly that of another. A key that resembles no other is logged.
+    """
+    for key, near in unknown_options(cfg, merge_options(cfg, options)):
+        if near:
+            raise UserError(f'--cfg-options: the config has no key {key!r}; '
+                            f'did you mean {near!r}?')
+        print_log(
+            f'--cfg-options: the config has no key {key!r}',
+            logger='current',
+            level=logging.WARNING)
 
 
 def check_options(config: str, options: Optional[dict]) -> None:

@@ -14,8 +14,8 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from mmext.compat import patch_cpu_distributed
-from .config_check import unknown_options
-from .config_io import CfgOptions, merge_options
+from .config_check import merge_known_options
+from .config_io import CfgOptions
 from .config_paths import checkpoint_place, find_checkpoint
 from .config_types import type_name
 from .user_error import UserError
@@ -120,15 +120,7 @@ def finish_config(cfg: Config, args: argparse.Namespace) -> None:
         UserError: If an option does not fit the config, or its key is
             nearly that of another.
     """
-    new = merge_options(cfg, args.cfg_options)
-    for key, near in unknown_options(cfg, new):
-        if near:
-            raise UserError(f'--cfg-options: the config has no key {key!r}; '
-                            f'did you mean {near!r}?')
-        print_log(
-            f'--cfg-options: the config has no key {key!r}',
-            logger='current',
-            level=30)
+    merge_known_options(cfg, args.cfg_options)
     cfg.launcher = args.launcher
     if cfg.get('test_evaluator') and cfg.get('test_cfg') is None:
         cfg.test_cfg = dict(type='TestLoop')

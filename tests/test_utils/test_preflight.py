@@ -21,6 +21,7 @@ from mmext.utils.preflight import (check_checkpoint, check_data, check_host,
                                    check_outputs, check_types,
                                    missing_pretrained)
 from mmext.utils.user_error import UserError, run_tool
+from ..tool_fixtures import tool
 
 
 def test_leaves_are_found_through_every_wrapper():
@@ -387,6 +388,7 @@ def test_places_to_write_to_are_tried_before_a_run(tmp_path):
     })
     assert sorted(os.listdir(new)) == ['a', 'b']
     assert os.listdir(new / 'b') == [] and file.read_text() == 'kept'
+    check_outputs({'--out': str(new)}, {'--out': None})
     for folders, files in (({'work_dir': f'{file}/x'}, {}),
                            ({'work_dir': str(file)}, {}),
                            ({}, {'--out': f'{file}/x.json'}),
@@ -403,3 +405,15 @@ def test_only_known_packages_are_offered_for_installation():
     assert 'pip install' not in text and 'Check the name' in text
     assert "pip install 'mmext[onedl]'" in missing_message('mmseg', 'X')
     assert 'pip install opencv-python.' in missing_message('cv2', 'X')
+
+
+@pytest.mark.parametrize('path', [
+    'model_converters/export_adapter', 'model_converters/merge_adapter',
+    'deployment/export_lip_onnx', 'analysis_tools/peft_report'
+])
+def test_misspelt_options_of_tools_are_refused(path, tmp_path):
+    config = tmp_path / 'a.py'
+    config.write_text("model = dict(type='X')")
+    given = [] if 'report' in path else ['none', str(tmp_path / 'out')]
+    with pytest.raises(UserError, match="no key 'modl'; did you mean 'model"):
+        tool(path).main([str(config), *given, '--cfg-options', 'modl.x=1'])

@@ -10,7 +10,8 @@ from mmengine.logging import MMLogger
 from mmext.apis.adapters import build_tuned
 from mmext.models.adapters import load_adapter
 from mmext.models.adapters.report import adapter_report, report_text
-from mmext.utils.config_io import CfgOptions, load_config, merge_options
+from mmext.utils.config_check import merge_known_options
+from mmext.utils.config_io import CfgOptions, load_config
 from mmext.utils.io import write_json
 from mmext.utils.user_error import run_tool
 
@@ -50,7 +51,7 @@ def main(argv=None) -> None:
     # Building a model logs every parameter.
     MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
-    merge_options(cfg, args.cfg_options)
+    merge_known_options(cfg, args.cfg_options)
     model = build_tuned(cfg)
     for path in args.adapter:
         name = path.rstrip('/').split('/')[-1].replace('.safetensors', '')

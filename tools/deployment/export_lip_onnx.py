@@ -17,7 +17,8 @@ from mmengine.logging import MMLogger
 
 from mmext.apis.certified_model import certified_model
 from mmext.apis.lip_onnx import check_onnx, export_onnx
-from mmext.utils.config_io import CfgOptions, load_config, merge_options
+from mmext.utils.config_check import merge_known_options
+from mmext.utils.config_io import CfgOptions, load_config
 from mmext.utils.user_error import UserError, run_tool
 
 
@@ -61,7 +62,7 @@ def main(argv=None) -> None:
     # Building a model logs every parameter.
     MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
-    merge_options(cfg, args.cfg_options)
+    merge_known_options(cfg, args.cfg_options)
     weights = None if args.checkpoint == 'none' else args.checkpoint
     model = certified_model(cfg, weights)
     export_onnx(model, args.out, args.cells)

@@ -17,7 +17,8 @@ import mmengine
 from mmengine.logging import MMLogger
 
 from mmext.apis.adapters import tuned_from
-from mmext.utils.config_io import CfgOptions, load_config, merge_options
+from mmext.utils.config_check import merge_known_options
+from mmext.utils.config_io import CfgOptions, load_config
 from mmext.utils.io import atomic_save
 from mmext.utils.user_error import UserError, run_tool
 from mmext.version import __version__
@@ -55,7 +56,7 @@ def main(argv=None) -> None:
     # Building a model logs every parameter.
     MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
-    merge_options(cfg, args.cfg_options)
+    merge_known_options(cfg, args.cfg_options)
     model = tuned_from(cfg, args.source, args.backbone, not args.no_check)
     for name in set(model.adapter_cfgs) - {model.active_adapter}:
         model.delete_adapter(name)
