@@ -138,7 +138,9 @@ def _cure(given: List[str], own: List[str]) -> str:
     for key in given:
         stem, _, rest = key.partition('.')
         if rest in known and key not in known:
-            return f" Give the prefix: init_cfg=dict(..., prefix='{stem}.')."
+            return " Give the prefix: init_cfg=dict(..., prefix='" \
+                f"{stem}.'), or, where the backbone reads the file in its " \
+                'own way, take it out of the names in the file.'
     return ' Expected a file of this model and size, with names such as ' \
         f'{_some(own)}; the scripts in tools/model_converters rename those ' \
         'of other projects.'
