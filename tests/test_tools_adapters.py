@@ -14,6 +14,7 @@ from mmext.models.adapters import (AdapterError, load_adapter,  # noqa: E402
                                    model_from_adapter, read_adapter,
                                    save_adapter)
 from mmext.utils.config_io import load_config  # noqa: E402
+from mmext.utils.io import CheckpointError  # noqa: E402
 from mmext.utils.user_error import UserError  # noqa: E402
 from .tiny_classifiers import batch, build, total_loss, vit  # noqa: E402
 
@@ -165,6 +166,14 @@ def test_adapters_with_heads_of_their_own(run, tmp_path):
     tool(MERGE).main([str(folder / 'host.py'), str(tmp_path / 'cub/cub'),
                       str(tmp_path / 'merged.pth'), '--backbone',
                       str(folder / 'mosa_host.pth')])
+
+
+def test_a_file_that_is_no_checkpoint(run, tmp_path):
+    folder, _ = run
+    torch.save([1, 2], tmp_path / 'list.pth')
+    with pytest.raises(CheckpointError, match='it is a list'):
+        build_tuned(load_config(str(folder / 'mosa.py')),
+                    tmp_path / 'list.pth')
 
 
 def test_a_head_in_a_file_is_not_built(run, tmp_path):

@@ -13,7 +13,7 @@ from mmext.models.adapters.lifecycle import TASKS
 from mmext.registry import MODELS
 from mmext.utils.config_build import model_config
 from mmext.utils.config_paths import find_checkpoint
-from mmext.utils.io import PathLike, safe_load
+from mmext.utils.io import PathLike, check_checkpoint, safe_load
 from mmext.utils.launch import is_tuned
 from mmext.utils.user_error import MissingFileError, UserError
 
@@ -111,7 +111,7 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
             f'The model of the config cannot be built: {error}') from error
     if weights is not None:
         own = built.active_adapter
-        checkpoint = safe_load(weights)
+        checkpoint = check_checkpoint(safe_load(weights), weights)
         _add_further(built, checkpoint)
         _fill(built, checkpoint, weights)
         if 'mosa' in checkpoint:
@@ -169,7 +169,7 @@ def load_whole(model: nn.Module, path: PathLike) -> dict:
     Raises:
         UserError: If it does not fit.
     """
-    checkpoint = safe_load(path)
+    checkpoint = check_checkpoint(safe_load(path), path)
     _fill(model, checkpoint, path)
     return checkpoint
 
