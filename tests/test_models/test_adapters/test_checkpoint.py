@@ -348,10 +348,26 @@ def test_other_options(saved, options, text):
 
 
 def test_other_number_of_classes(saved):
+    """Not into an adapter that is there; a new one has a head of its own."""
     module = vit()
     module['head'] = dict(module['head'], num_classes=7)
-    refused(build(module, double=False), saved, 'another kind or size',
-            check=False)
+    model = build(module, double=False)
+    before = snapshot(model)
+    with pytest.raises(AdapterError, match='another kind or size'):
+        load_adapter(model, saved, check=False)
+    assert equal(before, snapshot(model))
+    load_adapter(model, saved, name='new', check=False)
+    classes = vit()['head']['num_classes']
+    assert len(model.mosa_tasks['new']['head'].fc.bias) == classes
+    assert len(model.head.fc.bias) == 7
+    # a head that differs in more than the classes is not made
+    deep = dict(type='StackedLinearClsHead', num_classes=7,
+                in_channels=module['head']['in_channels'], mid_channels=[8])
+    refused_head = build(dict(module, head=deep), double=False)
+    before = snapshot(refused_head)
+    with pytest.raises(AdapterError):
+        load_adapter(refused_head, saved, name='new', check=False)
+    assert equal(before, snapshot(refused_head))
 
 
 def test_files_that_are_no_adapter(saved, tmp_path):

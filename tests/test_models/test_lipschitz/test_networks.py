@@ -96,7 +96,7 @@ def test_errors_say_what_to_do():
         LeNetFeature((28, 28))
     with pytest.raises(ConfigError, match='units of 1024'):
         build_network('mlp', 10, width=0)
-    with pytest.raises(ConfigError, match='depth is at least 1'):
+    with pytest.raises(ConfigError, match='at least 1, but got 0'):
         build_network('mlp', 10, depth=1)
     with pytest.raises(ConfigError, match="arch is one of .*'vgg'"):
         build_network('resnet', 10)
