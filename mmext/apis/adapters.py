@@ -13,7 +13,7 @@ from mmext.models.adapters.lifecycle import TASKS
 from mmext.registry import MODELS
 from mmext.utils.config_build import model_config
 from mmext.utils.config_paths import find_checkpoint
-from mmext.utils.io import PathLike, check_checkpoint, safe_load
+from mmext.utils.io import PathLike, load_checkpoint_file
 from mmext.utils.launch import is_tuned
 from mmext.utils.user_error import MissingFileError, UserError
 
@@ -111,7 +111,7 @@ def build_tuned(cfg: Config, weights: Optional[PathLike] = None) -> MoSAModel:
             f'The model of the config cannot be built: {error}') from error
     if weights is not None:
         own = built.active_adapter
-        checkpoint = check_checkpoint(safe_load(weights), weights)
+        checkpoint = load_checkpoint_file(weights)
         _add_further(built, checkpoint)
         _fill(built, checkpoint, weights)
         if 'mosa' in checkpoint:
@@ -138,10 +138,7 @@ def _add_further(model: MoSAModel, checkpoint: dict) -> None:
             raise UserError(f'The adapter {name!r} of the checkpoint cannot '
                             f'be put into the model: {error}') from error
     state = checkpoint.get('state_dict', checkpoint)
-    aside = {
-        key.split('.')[1]
-        for key in state if key.startswith(f'{TASKS}.')
-    }
+    aside = {key.split('.')[1] for key in state if key.startswith(f'{TASKS}.')}
     used = sorted(set(saved) - aside)
     if further and used and model.active_adapter not in used:
         model.set_active(used[0])
@@ -169,7 +166,7 @@ def load_whole(model: nn.Module, path: PathLike) -> dict:
     Raises:
         UserError: If it does not fit.
     """
-    checkpoint = check_checkpoint(safe_load(path), path)
+    checkpoint = load_checkpoint_file(path)
     _fill(model, checkpoint, path)
     return checkpoint
 

@@ -20,7 +20,7 @@ from mmext.spike.files import SUFFIXES
 from mmext.spike.options import check_options
 from mmext.spike.preview import preview
 from mmext.spike.sources import natural_key
-from mmext.utils.arguments import is_count, is_number
+from mmext.utils.arguments import is_count, is_positive
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
@@ -173,7 +173,7 @@ class SpikeDepthInferencer(BaseInferencer):
         """
         check_scale(kwargs.get('depth_scale', 256.), 'depth_scale')
         max_depth = kwargs.get('max_depth', 80.)
-        if not is_number(max_depth) or max_depth <= 0:
+        if not is_positive(max_depth):
             raise ConfigError('Expected max_depth to be a positive number of '
                               f'metres, but got {max_depth!r}.')
         if kwargs.get('out_dir'):

@@ -8,7 +8,7 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
-from mmext.utils.arguments import is_number
+from mmext.utils.arguments import is_positive
 from mmext.utils.io import PathLike, atomic_write
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from .array_files import read_array
@@ -31,7 +31,7 @@ def check_scale(scale: Any, name: str = 'scale') -> None:
     Raises:
         ConfigError: If it is no finite number above 0.
     """
-    if not is_number(scale) or scale <= 0:
+    if not is_positive(scale):
         raise ConfigError(
             f'Expected {name} to be a positive number, the stored value of '
             'a metre (256 for KITTI and DrivingStereo, 100 for vKITTI, 1000 '

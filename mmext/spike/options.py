@@ -1,9 +1,9 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Options of readers, checked before there is a file to read."""
 import inspect
-from difflib import get_close_matches
 from typing import Any, Mapping
 
+from mmext.utils.arguments import first_unknown
 from mmext.utils.user_error import ConfigError
 from .arrays import check_bit_order, frame_size
 from .files import open_spikes
@@ -20,14 +20,14 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
         ConfigError: If a name is unknown, or a size or bit order wrong.
     """
     known = list(inspect.signature(open_spikes).parameters)[1:]
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, n=1)
-            hint = f'Did you mean {near[0]!r}?' if near else \
-                f'It takes {", ".join(known)}.'
-            raise ConfigError(
-                f'Expected options of mmext.spike.open_spikes in {where}, '
-                f'but it has no option {name!r}. {hint}')
+    unknown = first_unknown(options, known)
+    if unknown:
+        name, near = unknown
+        hint = f'Did you mean {near!r}?' if near else \
+            f'It takes {", ".join(known)}.'
+        raise ConfigError(
+            f'Expected options of mmext.spike.open_spikes in {where}, '
+            f'but it has no option {name!r}. {hint}')
     if options.get('size') is not None:
         frame_size(options['size'])
     check_bit_order(options.get('bitorder', 'little'))

@@ -116,6 +116,21 @@ def check_checkpoint(checkpoint: Any, where: PathLike) -> dict:
         'file that a training wrote.')
 
 
+def load_checkpoint_file(path: PathLike) -> dict:
+    """:func:`safe_load` of a file that :func:`check_checkpoint` accepts.
+
+    Args:
+        path (str or PathLike): As mmengine writes it, or a state dict.
+
+    Returns:
+        dict: The checkpoint.
+
+    Raises:
+        CheckpointError: If it cannot be read, or is no checkpoint.
+    """
+    return check_checkpoint(safe_load(path), path)
+
+
 def safe_load_url(load_url: Callable, url: str, *args: Any,
                   **kwargs: Any) -> Any:
     """Call torch's ``load_state_dict_from_url`` with protection.

@@ -8,7 +8,7 @@ from typing import List, Optional
 
 from mmengine.logging import print_log
 
-from .io import CheckpointError, PathLike, check_checkpoint, safe_load
+from .io import CheckpointError, PathLike, load_checkpoint_file
 
 
 def find_resumable(work_dir: str) -> Optional[str]:
@@ -75,7 +75,7 @@ def _age(path: Path) -> tuple:
 def why_not(path: PathLike) -> Optional[str]:
     """Why a run cannot go on from a checkpoint; None if it can."""
     try:
-        checkpoint = check_checkpoint(safe_load(path), path)
+        checkpoint = load_checkpoint_file(path)
     except CheckpointError as error:
         return str(error).rstrip('.')
     missing = [

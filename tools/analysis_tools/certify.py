@@ -20,7 +20,7 @@ from mmext.apis.certified_model import (match_checkpoint, prepare_certified,
 from mmext.models.classification.certification import CertifiedPredictions
 from mmext.models.lipschitz.boxes import check_eps
 from mmext.utils.config_io import load_config
-from mmext.utils.io import check_checkpoint, safe_load
+from mmext.utils.io import load_checkpoint_file
 from mmext.utils.launch import (add_common_arguments, brings_weights,
                                 build_runner, finish_config, parse,
                                 set_loader_defaults, set_work_dir)
@@ -173,8 +173,7 @@ def main(argv=None) -> None:
     # A config without PNormScheduleHook leaves p where the model starts.
     prepare_certified(
         model.module if is_model_wrapper(model) else model,
-        check_checkpoint(safe_load(cfg.load_from), cfg.load_from)
-        if cfg.load_from else {})
+        load_checkpoint_file(cfg.load_from) if cfg.load_from else {})
     runner.test()
 
 

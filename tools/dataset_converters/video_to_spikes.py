@@ -33,7 +33,7 @@ from mmext.spike import (PRESETS, SpikeCamera, SpikeWriter, folder_frames,
                          write_spikes)
 from mmext.spike.files import SUFFIXES
 from mmext.spike.light import ALIGNMENTS, INTERPOLATIONS
-from mmext.utils.arguments import is_number
+from mmext.utils.arguments import is_positive
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError, run_tool
 
@@ -170,7 +170,7 @@ def check_args(args: argparse.Namespace) -> None:
                               f'least {low}, but got {value}.')
     for name in ('fps', 'gamma'):
         value = getattr(args, name)
-        if value is not None and not (is_number(value) and value > 0):
+        if value is not None and not is_positive(value):
             raise ConfigError(f'Expected --{name} to be a positive number, '
                               f'but got {value}.')
     side = 1 if args.streetworld is None else 16

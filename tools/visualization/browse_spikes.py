@@ -14,7 +14,7 @@ from mmext.spike import (SpikeRecording, open_spikes, preview, strip,
 from mmext.spike.files import SUFFIXES
 from mmext.spike.preview import METHODS
 from mmext.spike.sources import natural_key
-from mmext.utils.arguments import is_number
+from mmext.utils.arguments import is_positive
 from mmext.utils.user_error import ConfigError, MissingFileError, run_tool
 
 
@@ -87,7 +87,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         raise ConfigError(
             'Expected --begin of at least 0 and --ticks of at least 1, but '
             f'got {args.begin} and {args.ticks}.')
-    if not is_number(args.fps) or args.fps <= 0:
+    if not is_positive(args.fps):
         raise ConfigError('Expected --fps to be a positive number, but got '
                           f'{args.fps}.')
     return args

@@ -48,9 +48,9 @@ class Float32Attention(TorchFunctionMode):
 
     The backward pass of torch's fused attention in bfloat16 is slower than in
     float32 at the few tokens of a small image; float32 is also the more exact
-    one. Calls with a mask, those of
-    other devices or types, without gradients, and of checkpointed blocks are
-    left alone: what recomputes a block is not inside of this.
+    one. Calls with a mask, those of other devices or types, without
+    gradients, and of checkpointed blocks are left alone: what recomputes a
+    block is not inside of this.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):

@@ -371,7 +371,7 @@ def model_from_adapter(module: Union[dict, nn.Module],
         _fill(model, model.active_adapter, state, path)
     except BaseException:
         for child, head in heads.items():
-            model._use_head(child, head)
+            model.use_head(child, head)
         model.unload()
         raise
     return model

@@ -169,7 +169,8 @@ class AdapterLifecycle:
                            like.dtype).train(self._modules[name].training)
         return heads
 
-    def _use_head(self, child: str, head: nn.Module) -> None:
+    def use_head(self, child: str, head: nn.Module) -> None:
+        """Put a head in the host's place ``child``, with what it copies."""
         self._modules[child] = head
         for key in _COPIED:
             if key in vars(self.module) and hasattr(head, key) \
@@ -202,7 +203,7 @@ class AdapterLifecycle:
                 continue
             if name == self._active:
                 replaced[child] = head
-                self._use_head(child, fitted)
+                self.use_head(child, fitted)
             else:
                 self._tasks()[name][child] = fitted
         return replaced
@@ -232,7 +233,7 @@ class AdapterLifecycle:
                 {child: self._modules[child]
                  for child in heads})
             for child, head in heads.items():
-                self._use_head(child, head)
+                self.use_head(child, head)
         self._active = name
         for _, slot in slots(self):
             slot.active = name

@@ -3,7 +3,6 @@
 import inspect
 import logging
 import math
-from difflib import get_close_matches
 from typing import Any, Iterable, Optional, Sequence, Tuple, Type, Union
 
 import torch
@@ -12,6 +11,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor
 
 from mmext.registry import MODELS
+from mmext.utils.arguments import first_unknown
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.bounds import Bounds
 from ..lipschitz.networks import (AlexNetFeature, ConvFeature, DistanceBody,
@@ -35,13 +35,12 @@ def check_options(body: Type[DistanceBody], options: Iterable[str]) -> None:
         for kind in body.__mro__ if issubclass(kind, DistanceBody)
         for name in inspect.signature(kind.__init__).parameters
     } - {'self', 'input_size', 'kwargs'}
-    for name in options:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            raise ConfigError(
-                f'{body.__name__} has no option {name!r}' +
-                (f'; did you mean {near[0]!r}?' if near else '.') +
-                f' Its options are {", ".join(sorted(known))}.')
+    unknown = first_unknown(options, known)
+    if unknown:
+        name, near = unknown
+        raise ConfigError(f'{body.__name__} has no option {name!r}' +
+                          (f'; did you mean {near!r}?' if near else '.') +
+                          f' Its options are {", ".join(sorted(known))}.')
 
 
 class LipBackbone(BaseBackbone):

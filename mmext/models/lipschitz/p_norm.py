@@ -6,7 +6,7 @@ from typing import Iterator, List, Mapping, Optional
 
 import torch.nn as nn
 
-from mmext.utils.arguments import is_number
+from mmext.utils.arguments import is_positive
 from mmext.utils.user_error import ConfigError
 from .layers import DistanceLayer
 from .operator_checks import check_p
@@ -96,7 +96,7 @@ def saved_p(checkpoint: Mapping) -> Optional[float]:
         ConfigError: If ``lp_norm`` is no exponent.
     """
     p = checkpoint.get('lp_norm')
-    if p is None or p == math.inf or (is_number(p, 0) and p > 0):
+    if p is None or p == math.inf or is_positive(p):
         return p
     raise ConfigError('lp_norm of a checkpoint is the exponent that it was '
                       f'saved at, above 0 or inf, but got {p!r}.')
