@@ -23,6 +23,7 @@ from mmext.evaluation.certified_report import eps_name
 from mmext.models.classification.certify_options import CertifyOptions
 from mmext.registry import INFERENCERS
 from mmext.utils.config_io import load_config
+from mmext.utils.preflight import check_outputs
 from mmext.utils.result_names import result_names
 from mmext.utils.user_error import (BadFileError, ConfigError,
                                     MissingFileError, UserError)
@@ -119,6 +120,16 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
                 options, eps=asked.eps)
         model.certify = replace(
             options, radius=True, radius_steps=radius_steps, attack=None)
+
+    def __call__(self, inputs: InputType, *args: Any, **kwargs: Any) -> list:
+        """See the base class; a ``show_dir`` is tried before anything is
+        computed.
+
+        Raises:
+            UserError: If no picture can be written to ``show_dir``.
+        """
+        check_outputs(dict(show_dir=kwargs.get('show_dir')), {})
+        return super().__call__(inputs, *args, **kwargs)
 
     def _init_pipeline(self, cfg: Config) -> Callable:
         warn_resampling(cfg)
@@ -247,7 +258,7 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
             picture = draw_certificate(pixels, self.lines(sample), scale)
             if show_dir is not None:
                 imwrite(picture[..., ::-1],
-                        str(Path(show_dir) / f'{name}.png'))
+                        str(Path(show_dir).expanduser() / f'{name}.png'))
             if show:
                 from mmengine.visualization import Visualizer
                 Visualizer.get_instance('certified').show(

@@ -24,6 +24,7 @@ from mmext.utils.arguments import is_count, is_positive
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
+from mmext.utils.preflight import check_outputs
 from mmext.utils.result_names import result_names
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from mmext.visualization.depth_pictures import (SPIKES_TITLE, colour_depth,
@@ -170,20 +171,14 @@ class SpikeDepthInferencer(BaseInferencer):
 
         Raises:
             ConfigError: If an option is wrong, before anything is computed.
+            UserError: If nothing can be written to ``out_dir``.
         """
         check_scale(kwargs.get('depth_scale', 256.), 'depth_scale')
         max_depth = kwargs.get('max_depth', 80.)
         if not is_positive(max_depth):
             raise ConfigError('Expected max_depth to be a positive number of '
                               f'metres, but got {max_depth!r}.')
-        if kwargs.get('out_dir'):
-            try:
-                os.makedirs(kwargs['out_dir'], exist_ok=True)
-            except OSError as error:
-                raise ConfigError(
-                    'Expected out_dir to be a folder, or one that can be '
-                    f'made, but got {kwargs["out_dir"]} ({error}). Give '
-                    'another one.') from error
+        check_outputs(dict(out_dir=kwargs.get('out_dir')), {})
         return super().__call__(inputs, *args, **kwargs)
 
     def _inputs_to_list(self, inputs: Any) -> List[Any]:
@@ -317,7 +312,7 @@ class SpikeDepthInferencer(BaseInferencer):
                     max_depth=max_depth,
                     image_title=SPIKES_TITLE))
             if out_dir:
-                start = osp.join(out_dir, shown['name'])
+                start = osp.join(osp.expanduser(out_dir), shown['name'])
                 write_depth_png(f'{start}_depth.png', one['depth'],
                                 depth_scale)
                 write_picture(f'{start}_colour.png',

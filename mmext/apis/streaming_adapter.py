@@ -21,7 +21,7 @@ from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import is_adaptation, type_name
 from mmext.utils.dependency import require
 from mmext.utils.launch import drop_removed_hooks
-from mmext.utils.preflight import check_checkpoint
+from mmext.utils.preflight import check_checkpoint, check_outputs
 from mmext.utils.user_error import BadFileError, ConfigError, UserError
 
 
@@ -304,10 +304,14 @@ class StreamingAdapter:
 
         Args:
             path (str): File to write; its folder is made.
+
+        Raises:
+            UserError: If nothing can be written there.
         """
-        folder, name = osp.split(osp.abspath(path))
-        os.makedirs(folder, exist_ok=True)
-        self.runner.save_checkpoint(folder, name, by_epoch=False)
+        runner = self.runner
+        check_outputs({}, dict(path=path))
+        folder, name = osp.split(osp.abspath(osp.expanduser(path)))
+        runner.save_checkpoint(folder, name, by_epoch=False)
 
 
 def _describe(value: Any) -> str:

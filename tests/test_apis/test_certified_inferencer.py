@@ -120,6 +120,9 @@ def test_pictures(trained, tmp_path):
     assert inferencer.lines(
         inferencer(paths[0], return_datasamples=True)[0])[2].startswith(
             '8/255: ')
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='show_dir .*cannot be written'):
+        inferencer(paths, show_dir=str(tmp_path / 'file'))
     results = inferencer(paths, show_dir=str(tmp_path / 'shown'), scale=20)
     assert results[0]['eps'] == [8 / 255]
     for eps in ('8/255', 8 / 255):

@@ -14,7 +14,8 @@ pytest.importorskip('mmseg')
 from mmext.apis.spike_depth_inferencer import SpikeDepthInferencer
 from mmext.spike import Light, SpikeCamera, read_depth_png, write_spikes
 from mmext.utils.result_names import result_names
-from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+from mmext.utils.user_error import (BadFileError, ConfigError,
+                                    MissingFileError, UserError)
 from ..depth_fixtures import make_frame
 from ..tiny_depth import depth_config
 
@@ -270,5 +271,5 @@ def test_options_are_checked_before_the_first_window(inferencer, tmp_path,
         (dict(out_dir=str(tmp_path / 'file')), 'out_dir'),
         (dict(out_dir=str(tmp_path / 'file/in')), 'out_dir'),
     ):
-        with pytest.raises(ConfigError, match=message):
+        with pytest.raises(UserError, match=message):
             inferencer(spikes, **options)

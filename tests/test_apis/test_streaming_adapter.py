@@ -45,6 +45,9 @@ def test_same_predictions_as_a_run_over_files(name, tmp_path):
             assert np.array_equal(labels.numpy(),
                                   expected[osp.basename(path)])
     adapter.save(str(tmp_path / 'new' / 'adapted.pth'))
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='path .*cannot be written'):
+        adapter.save(str(tmp_path / 'file' / 'adapted.pth'))
     saved = safe_load(tmp_path / 'new' / 'adapted.pth')
     source = safe_load(cfg.load_from)['state_dict']
     assert set(saved['state_dict']) == set(source)
