@@ -176,6 +176,15 @@ def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
     for key in sorted(given & accepted.numbers):
         if isinstance(item.node[key], str):
             yield _no_number(item, found, key)
+    for key in sorted(given & accepted.switches):
+        if isinstance(item.node[key], str):
+            # most classes take any text for True, an option of a host may
+            # be more than its annotation says
+            own = str(getattr(found, '__module__', '')).startswith('mmext.')
+            yield Finding(
+                'error' if own else 'warning', item.path,
+                f'{name} expects True or False for the argument {key!r}, but '
+                f'got the text {item.node[key]!r}.')
     injected = _INJECTED.get(item.registry, set())
     if item.registry in (None, 'MODELS', 'TASK_UTILS', 'METRICS', 'FUNCTIONS',
                          'WEIGHT_INITIALIZERS', 'VISUALIZERS'):

@@ -31,12 +31,14 @@ class Arguments(NamedTuple):
         required (set[str]): Names without a default.
         swallowed (bool): Other names raise nothing but are never read.
         numbers (frozenset[str]): Names that are annotated as a number.
+        switches (frozenset[str]): Names that are annotated as a bool.
     """
 
     names: Optional[Set[str]]
     required: Set[str]
     swallowed: bool = False
     numbers: FrozenSet[str] = frozenset()
+    switches: FrozenSet[str] = frozenset()
 
 
 class _Forwarding(NamedTuple):
@@ -73,10 +75,14 @@ def _accepted(target: Any) -> Arguments:
     if not inspect.isclass(target):
         names, required, keywords = _parameters(target, skip_first=False)
         return Arguments(
-            None if keywords else names, required, numbers=_numbers(target))
+            None if keywords else names,
+            required,
+            numbers=_annotated(target, int, float),
+            switches=_annotated(target, bool))
     names: Set[str] = set()
     fixed: Set[str] = set()
     numbers: Set[str] = set()
+    switches: Set[str] = set()
     required: Optional[Set[str]] = None
     for owner in inspect.getmro(target):
         init = vars(owner).get('__init__')
@@ -87,18 +93,22 @@ def _accepted(target: Any) -> Arguments:
         own, needed, keywords = _parameters(init, skip_first=True)
         if required is None:
             required = needed
-        numbers |= (_numbers(init) & own) - names - fixed
-        names |= own - fixed
+        new = own - names - fixed
+        numbers |= _annotated(init, int, float) & new
+        switches |= _annotated(init, bool) & new
+        names |= new
         if keywords is None:
             break
         use = _forwarding(init, keywords)
         names |= use.read
         if use.unused:
-            return Arguments(names, required, True, frozenset(numbers))
+            return Arguments(names, required, True, frozenset(numbers),
+                             frozenset(switches))
         if not use.to_super:
             return Arguments(None, required)
         fixed |= use.fixed
-    return Arguments(names, required or set(), numbers=frozenset(numbers))
+    return Arguments(names, required or set(), False, frozenset(numbers),
+                     frozenset(switches))
 
 
 def _parameters(function: Callable, skip_first: bool):
@@ -117,22 +127,25 @@ def _parameters(function: Callable, skip_first: bool):
     return names, required, keywords
 
 
-def _numbers(function: Callable) -> FrozenSet[str]:
-    """Parameters that are annotated as int, float, or one of them or None."""
+def _annotated(function: Callable, *kinds: type) -> FrozenSet[str]:
+    """Parameters that are annotated as one of ``kinds``, or also None."""
+    texts = {
+        text.format(kind.__name__)
+        for kind in kinds for text in ('{}', 'Optional[{}]')
+    }
 
-    def is_number(annotation: Any) -> bool:
+    def fits(annotation: Any) -> bool:
         if isinstance(annotation, str):
-            return annotation in ('int', 'float', 'Optional[int]',
-                                  'Optional[float]')
-        if annotation in (int, float):
+            return annotation in texts
+        if annotation in kinds:
             return True
-        kinds = set(get_args(annotation)) - {type(None)}
-        return get_origin(annotation) is Union and bool(kinds) and \
-            kinds <= {int, float}
+        found = set(get_args(annotation)) - {type(None)}
+        return get_origin(annotation) is Union and bool(found) and \
+            found <= set(kinds)
 
     return frozenset(
         p.name for p in inspect.signature(function).parameters.values()
-        if is_number(p.annotation))
+        if fits(p.annotation))
 
 
 def _forwarding(init: Callable, keywords: str) -> _Forwarding:

@@ -347,8 +347,20 @@ def test_text_for_a_number_of_a_class_of_the_user_is_a_warning():
 @HOOKS.register_module(force=True)
 class CheckedNumberHook(Hook):
 
-    def __init__(self, level: Optional[int] = None):
+    def __init__(self, level: Optional[int] = None, on: bool = True):
         self.level = level
+
+
+@pytest.mark.parametrize('hook, level', [
+    (dict(type='mmext.DistillHook', init_student='no'), 'error'),
+    (dict(type='CheckedNumberHook', on='no'), 'warning'),
+    (dict(type='CheckedNumberHook', on=False), None),
+])
+def test_text_for_a_switch(hook, level):
+    found = [str(f) for f in findings(custom_hooks=[hook])]
+    lines = [line for line in found if 'True or False' in line]
+    assert [line.split(':')[0] for line in lines] == [level] * bool(level)
+    assert all("'no'" in line for line in lines)
 
 
 def test_a_run_that_ends_before_p_is_infinite():
