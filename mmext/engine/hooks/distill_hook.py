@@ -59,6 +59,7 @@ class DistillHook(Hook):
         self.teacher_ckpt = teacher_ckpt
         self.init_student = init_student
         self._scale = 0.
+        self._stepped: Optional[bool] = None  # None: nobody tells
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Refuse a checkpoint of another network or of another input."""
@@ -88,6 +89,7 @@ class DistillHook(Hook):
         else:
             self._attach_mean(runner, model)
             self._check_parallel(runner, model)
+            self._count_steps(runner)
 
     def _attach_frozen(self, runner: Runner, model: nn.Module) -> None:
         path = self.teacher_ckpt or model.teacher_ckpt
@@ -129,6 +131,18 @@ class DistillHook(Hook):
         hook.begin = max(hook.begin, model.warmup_iters * _accumulated(runner))
         model.attach_teacher(hook.teacher.module)
 
+    def _count_steps(self, runner: Runner) -> None:
+        """Notice the steps that the optimizer takes."""
+        optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
+        if optimizer is None:
+            return
+
+        def took(*args: Any) -> None:
+            self._stepped = True
+
+        self._stepped = True
+        optimizer.register_step_post_hook(took)
+
     @staticmethod
     def _check_parallel(runner: Runner, model: nn.Module) -> None:
         """Some parameters have no gradient in some iterations."""
@@ -153,6 +167,9 @@ class DistillHook(Hook):
         model.step = runner.iter // _accumulated(runner) - lost
         if _warming_up(model):
             self._scale = _loss_scale(runner)
+            if runner.iter % _accumulated(runner) == 0 and \
+                    self._stepped is not None:
+                self._stepped = False
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
             model.progress = runner.epoch / runner.max_epochs
         else:
@@ -165,10 +182,14 @@ class DistillHook(Hook):
                          outputs: Optional[dict] = None) -> None:
         """Let the warm-up wait for steps that float16 could not take.
 
-        A loss scale that falls has left the step out; it begins so high
-        that the first steps of a training are the ones.
+        The optimizer was not called, or, where it looks at the gradients
+        itself (``fused``), the loss scale has fallen. It begins so high that
+        the first steps of a training are the ones.
         """
-        if _warming_up(_wrapper(runner)) and \
+        if not _warming_up(_wrapper(runner)):
+            return
+        due = (runner.iter + 1) % _accumulated(runner) == 0
+        if (due and self._stepped is False) or \
                 _loss_scale(runner) < self._scale:
             hub = runner.message_hub
             # saved in checkpoints with the rest of the hub

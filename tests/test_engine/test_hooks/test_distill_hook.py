@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.logging import MessageHub
 from mmengine.runner import IterBasedTrainLoop
 from torch import nn
@@ -59,6 +60,35 @@ def test_warm_up_waits_for_steps_that_were_left_out(resume_at):
     """H17 counts optimiser steps; later falls of the scale do not matter."""
     seen = warm_up_steps({0, 1, 8}, resume_at)
     assert seen == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7]
+
+
+@pytest.mark.parametrize('accumulated, left_out, expected', [
+    (1, {0, 2}, [0, 0, 1, 1, 2, 3]),
+    (2, {1}, [0, 0, 0, 0, 1, 1]),
+])
+def test_warm_up_under_a_fixed_scale(accumulated, left_out, expected):
+    """The scale never falls; a step that is left out calls nobody."""
+    model = Model()
+    model.losses = dict(sup=1.)
+    weight = nn.Parameter(torch.ones(1))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    scaler = Scaler(())
+    runner = SimpleNamespace(
+        model=model, hooks=[], message_hub=MessageHub('fixed'),
+        optim_wrapper=SimpleNamespace(
+            _accumulative_counts=accumulated, optimizer=optimizer,
+            loss_scaler=scaler),
+        train_loop=object.__new__(IterBasedTrainLoop), max_iters=10)
+    hook, seen = DistillHook(), []
+    hook.before_train(runner)
+    for runner.iter in range(6):
+        hook.before_train_iter(runner, runner.iter)
+        seen.append(model.step)
+        if (runner.iter + 1) % accumulated == 0 and \
+                runner.iter not in left_out:
+            optimizer.step()
+        hook.after_train_iter(runner, runner.iter)
+    assert seen == expected
 
 
 def test_warm_up_without_a_scaler_counts_iterations():
