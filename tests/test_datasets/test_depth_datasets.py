@@ -298,6 +298,21 @@ class TestBadFiles:
         with pytest.raises(UnreadableSampleError, match='8 x 8'):
             data[0]
 
+    def test_a_wrong_scale_of_depth_is_noticed(self, folder, log):
+        path = self._spoil(folder, 0, 'depth')
+        for options, told in (({}, ''), (dict(depth_scale=1.), '500 to 6'),
+                              (dict(depth_scale=25600.), '0.2')):
+            log.clear()
+            data = build(folder, **options)
+            assert (f'depth of {path} goes from' in log.text) == bool(told)
+            assert told in log.text
+            assert not told or 'check depth_scale' in log.text
+        # as the pipeline reads it
+        log.clear()
+        steps = [*LOAD, dict(type='mmext.LoadDepth', scale=100.), PACK]
+        data = build(folder, pipeline=steps, depth_scale=1.)
+        assert 'goes from' not in log.text and data[0]
+
     def test_settings_that_are_wrong_are_no_bad_samples(self, folder):
         data = build(folder, pipeline=[dict(type='mmext.LoadDepth'), PACK])
         with pytest.raises(ConfigError, match='LoadSpikeFromFile'):

@@ -25,6 +25,9 @@ DEPTH_ALTERNATIVE = (
     "    pipeline=[dict(type='mmext.RenderStreetWorldSpikes'),\n"
     "              dict(type='mmext.PackDepthInputs')]))")
 
+#: Some depth of every scene is between these, in metres.
+PLAUSIBLE_DEPTH = (0.5, 200.)
+
 # Modality -> key of the item and of data_prefix.
 KEYS = dict(rgb='img_path', spike='spike_path', depth='depth_map_path')
 
@@ -266,7 +269,7 @@ class BaseDepthDataset(BaseDataset):
     def _check_first(self, item: dict) -> None:
         """A systematic mistake shows here; doubts are warnings."""
         if item.get('depth_map_path'):
-            LoadDepth.read(item['depth_map_path'], self.depth_scale)
+            self._check_depth(item['depth_map_path'])
         if item.get('spike_path'):
             options = dict(self.spike_options)
             for step in self.pipeline.transforms:
@@ -280,6 +283,23 @@ class BaseDepthDataset(BaseDataset):
                     f'{item["spike_path"]}: {finding}.',
                     logger='current',
                     level=logging.WARNING)
+
+    def _check_depth(self, path: str) -> None:
+        scale = self.depth_scale
+        for step in self.pipeline.transforms:
+            if isinstance(step, LoadDepth):
+                scale = step.scale or scale
+                break
+        depth = LoadDepth.read(path, scale)
+        depth = depth[depth > 0]
+        near, far = PLAUSIBLE_DEPTH
+        if len(depth) and (depth.min() > far or depth.max() < near):
+            print_log(
+                f'The depth of {path} goes from {depth.min():.4g} to '
+                f'{depth.max():.4g} m, which no scene does: check '
+                f'depth_scale, the stored value of a metre, which is {scale}.',
+                logger='current',
+                level=logging.WARNING)
 
     # Reading -----------------------------------------------------------------
 

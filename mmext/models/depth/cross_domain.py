@@ -40,7 +40,8 @@ class CrossDomainAdapter(StageWrapper):
     Needs ``mmext.MeanTeacherHook`` (for ``'scp'``) and
     ``mmext.DistillHook`` in ``custom_hooks``. Logged beside the losses are
     ``scp_threshold``, ``scp_keep_ratio`` (of the candidates),
-    ``scp_skipped`` (1 if too few were kept) and ``sca_accuracy``.
+    ``scp_skipped`` (1 if too few were kept), ``sca_accuracy`` and, of the
+    source's labels, ``depth_skipped``.
 
     Batches have ``inputs=dict(source=(B, T, h, w), target=(B', T, h, w))``
     and ``data_samples=dict(source=[...], target=[...])``; those of the
@@ -193,7 +194,7 @@ class CrossDomainAdapter(StageWrapper):
         if self.warming_up:
             losses = self._supervised(inputs['source'], data_samples)
             return {
-                key: self.warmup_weight * value
+                key: self.warmup_weight * value if 'loss' in key else value
                 for key, value in losses.items()
             }
         losses: Dict[str, Tensor] = {}

@@ -195,8 +195,8 @@ class CrossModalityDistiller(StageWrapper):
 
         Returns:
             dict[str, Tensor]: ``loss_depth``, ``loss_uncertainty``,
-            ``loss_ckd``, ``loss_fkd`` and, with a pixel filter, the share
-            ``fkd_ratio`` of pixels that took part.
+            ``loss_ckd``, ``loss_fkd``, ``depth_skipped`` and, with a pixel
+            filter, the share ``fkd_ratio`` of pixels that took part.
 
         Raises:
             ConfigError: If the inputs are no pairs.

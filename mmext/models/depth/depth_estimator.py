@@ -17,6 +17,7 @@ from mmext.utils.depth_crops import check_crop
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
 from .dpt_depth_head import DPTDepthHead
+from .label_watch import LabelWatch
 from .map_geometry import paste_crop, resize_prediction
 
 DataSamples = List[SegDataSample]
@@ -46,6 +47,10 @@ class BiCrossDepthEstimator(DepthEstimator):
 
     - ``loss_depth`` (of the head), by default :math:`L_{sig}(p, d)`;
     - ``loss_uncertainty``, by default :math:`mean |u - e(p, d)|`.
+
+    Logged beside them is ``depth_skipped``, the share of images with fewer
+    than two such pixels, which teach nothing; a batch of nothing else is
+    told once, in a warning.
 
     Args:
         backbone (dict): Backbone.
@@ -128,6 +133,7 @@ class BiCrossDepthEstimator(DepthEstimator):
         self.temporal = MODELS.build(temporal) \
             if temporal is not None else None
         self.size_divisor = size_divisor
+        self.label_watch = LabelWatch()
         # mmseg's sliding window asks for it; both maps go through it.
         self.out_channels = 1 + (self.uncertainty_head is not None)
         self._check_cfg()
@@ -260,8 +266,8 @@ class BiCrossDepthEstimator(DepthEstimator):
                 of one size, which need not be that of the inputs.
 
         Returns:
-            dict[str, Tensor]: ``loss_depth`` and, with an uncertainty
-            head, ``loss_uncertainty``.
+            dict[str, Tensor]: ``loss_depth``, with an uncertainty head
+            ``loss_uncertainty``, and ``depth_skipped``.
         """
         return self.supervised_losses(*self.depth_and_uncertainty(inputs),
                                       data_samples)
@@ -290,6 +296,7 @@ class BiCrossDepthEstimator(DepthEstimator):
             losses['loss_uncertainty'] = \
                 self.uncertainty_head.supervised_loss(
                     resize_prediction(uncertainty, size), depth, target, mask)
+        losses['depth_skipped'] = self.label_watch(target, mask, cfg)
         return losses
 
     def stack_targets(self, data_samples: DataSamples) -> Tensor:

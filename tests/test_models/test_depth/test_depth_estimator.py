@@ -8,10 +8,12 @@ pytest.importorskip('mmseg')
 pytest.importorskip('timm')
 
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from mmengine.registry import MODELS, init_default_scope
 
 from mmext.evaluation.depth_measures import crop_mask
 from mmext.models.depth import resize_prediction
+from mmext.models.depth.label_watch import LabelWatch
 from mmext.utils.user_error import ConfigError
 from tests.tiny_depth import (MODELS_DIR, NO_LOSS, depth_config, depth_model,
                               depth_sample)
@@ -165,7 +167,8 @@ def test_losses_of_the_supervised_training():
     samples[0].gt_depth_map.data[0, 30, 50] = float('nan')
     x = torch.randn(2, 3, 32, 64)
     losses = model(x, samples, mode='loss')
-    assert set(losses) == {'loss_depth', 'loss_uncertainty'}
+    assert set(losses) == {'loss_depth', 'loss_uncertainty', 'depth_skipped'}
+    assert losses['depth_skipped'] == 0
     pred, target, mask = seen['depth']
     assert pred.shape == target.shape == mask.shape == (2, 1, 50, 90)
     assert mask.dtype == torch.bool
@@ -181,7 +184,7 @@ def test_losses_of_the_supervised_training():
     assert seen['uncertainty'][0].shape == pred.shape
     for index, one in enumerate(seen['depth'], 1):
         assert seen['uncertainty'][index] is one
-    sum(losses.values()).backward()
+    model.parse_losses(losses)[0].backward()
 
 
 def test_shipped_losses():
@@ -194,14 +197,66 @@ def test_shipped_losses():
     model = depth_model(losses=True)
     x, sample = torch.randn(1, 3, 32, 64), depth_sample(50, 90)
     losses = model(x, [sample], mode='loss')
+    assert losses.pop('depth_skipped') == 0
     assert all(0 < value.item() < 10 for value in losses.values())
     sample.gt_depth_map.data.zero_()
     losses = model(x, [sample], mode='loss')
+    assert losses.pop('depth_skipped') == 1
     sum(losses.values()).backward()
     assert all(value.item() == 0 for value in losses.values())
     assert all(
         bool(p.grad.isfinite().all()) for p in model.parameters()
         if p.grad is not None)
+
+
+@pytest.fixture
+def log(caplog):
+    """What the package logs in this test."""
+    logger = MMLogger.get_instance('depth_estimator')
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+def test_labels_out_of_range_are_counted_and_told_once(log):
+    """A wrong depth_scale: section 7, a counted skip with what to do."""
+    model = depth_model(losses=True)
+    x = torch.randn(2, 3, 32, 64)
+    samples = [depth_sample(50, 90) for _ in range(2)]
+    samples[0].gt_depth_map.data *= 256
+    found = model(x, samples, mode='loss')
+    assert found['depth_skipped'] == 0.5 and 'No depth' not in log.text
+    # one pixel has no variance, two have
+    for pixels, skipped in ((1, 0.5), (2, 0)):
+        samples[0].gt_depth_map.data[0, 30, 40:40 + pixels] = 9.
+        assert model(x, samples, mode='loss')['depth_skipped'] == skipped
+    samples[1].gt_depth_map.data *= 256
+    samples[0].gt_depth_map.data.fill_(float('nan'))
+    for _ in range(3):
+        found = model(x, samples, mode='loss')
+        assert found['depth_skipped'] == 1 and found['loss_depth'] == 0
+        assert log.text.count('No depth between 0.001 and 80 m') == 1
+    for part in ("the crop 'garg'", 'all 2 images', 'depth_scale',
+                 'max_depth and crop of train_cfg', 'depth_skipped'):
+        assert part in log.text
+    depth = samples[1].gt_depth_map.data
+    assert f'from {depth[depth > 0].min():.4g} to {depth.max():.4g} m' in \
+        log.text
+    assert model.parse_losses(found)[0] == 0
+
+
+def test_empty_batches_are_looked_for_now_and_then(log):
+    """The first ten and every hundredth: no waiting for a GPU in between."""
+    watch, cfg = LabelWatch(), dict(min_depth=1e-3, max_depth=80., crop=None)
+    target = torch.zeros(1, 1, 4, 4)
+    full, empty = target == 0, target > 0
+    for _ in range(10):
+        assert watch(target, full, cfg) == 0
+    for _ in range(90):
+        assert watch(target, empty, cfg) == 1 and not log.text
+    assert watch(target, empty, cfg) == 1
+    assert 'm anywhere in all 1' in log.text
+    assert 'are 0 everywhere' in log.text
 
 
 @pytest.mark.parametrize('crop,size', [('garg', (375, 1242)),
@@ -229,7 +284,7 @@ def test_losses_of_saturated_depth(clamp_first):
     with torch.no_grad():
         depth[..., 4] = 1e8
     losses = model.supervised_losses(depth, None, [depth_sample(20, 20)])
-    assert set(losses) == {'loss_depth'}
+    assert set(losses) == {'loss_depth', 'depth_skipped'}
     pred = seen['depth'][0]
     if clamp_first:
         assert 1 < float(pred.min()) and float(pred.max()) < 100

@@ -398,8 +398,27 @@ def test_h17_warmup_needs_a_counter():
     warm = model(**domains(), mode='loss')
     model.step = 3
     full = model(**domains(), mode='loss')
-    assert set(warm) == {'loss_depth', 'loss_uncertainty'}
+    assert set(warm) == {'loss_depth', 'loss_uncertainty', 'depth_skipped'}
     torch.testing.assert_close(warm['loss_depth'], 0.1 * full['loss_depth'])
+
+
+def test_labels_out_of_range_are_counted_in_every_stage():
+    """As they are, also in the warm-up; the other losses still count."""
+    for model, batch in ((distiller(), pairs()), (adapter(), domains()),
+                         (adapter(warmup_iters=1), domains())):
+        model.step = 0
+        samples = batch['data_samples']
+        samples = samples['source'] if isinstance(samples, dict) else samples
+        samples[0].gt_depth_map.data *= 256
+        found = model(**batch, mode='loss')
+        assert found['depth_skipped'] == 0.5
+        samples[1].gt_depth_map.data *= 256
+        found = model(**batch, mode='loss')
+        assert found['depth_skipped'] == 1
+        total, _ = model.parse_losses(found)
+        assert total == sum(v for k, v in found.items() if 'loss' in k)
+        warm = getattr(model, 'warmup_iters', 0)
+        assert bool(total > 0) == (not warm)
 
 
 @pytest.mark.parametrize('options,message', [
@@ -450,7 +469,7 @@ def test_h38_two_samples_are_learnt():
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     values = []
     for _ in range(50):
-        total = sum(model.loss(x, target).values())
+        total, _ = model.parse_losses(model.loss(x, target))
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
