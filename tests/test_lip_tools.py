@@ -9,6 +9,7 @@ import torch
 
 from mmext.utils.user_error import UserError
 from .processes import ROOT, run_distributed
+from .test_models.test_lipschitz import fake_autoattack
 from .tool_fixtures import run_tool, tool, write_classification, write_config
 
 pytest.importorskip('mmpretrain')
@@ -234,3 +235,40 @@ def test_network_for_the_comparison_of_bounds(capsys):
     }
     assert all(set(row) == {'name', 'value', 'unit', 'target', 'ok'}
                for row in rows)
+
+
+def test_bounds_beside_autoattack(tmp_path, monkeypatch, capsys):
+    """Certified images stand; without a package nothing is computed."""
+    bench = tool('benchmarks/lip_bounds')
+    calls = fake_autoattack.install(monkeypatch)
+    out = tmp_path / 'rows.json'
+    argv = [
+        '--networks', 'mlp', '--lirpa-python', '/bin/false', '--autoattack',
+        '--batch', '24', '--repeats', '1', '--eps', '0.2'
+    ]
+    bench.NETWORKS = dict(
+        mlp=dict(arch='mlp', depth=3, width=0.02, input_size=(1, 8, 8)))
+    threads = torch.get_num_threads()
+    try:
+        bench.main([*argv, '--out', str(out)])
+    finally:
+        torch.set_num_threads(threads)
+    rows = {row['name']: row for row in json.loads(out.read_text())}
+    found = {
+        key: rows[f'mlp_torchattacks_AutoAttack_{key}']['value']
+        for key in ('certified', 'standing', 'violations', 'ms_per_image')
+    }
+    assert 0 < found['certified'] < found['standing'] < 1
+    assert found['violations'] == 0 < found['ms_per_image']
+    row = rows['mlp_torchattacks_AutoAttack_violations']
+    assert row['target'] == 0 and row['ok']
+    # The inputs' range is black to white, and eps a part of it.
+    (call, ) = calls
+    assert call['x'].min() == 0 and call['x'].max() == 1
+    assert 0.01 < call['eps'] < 0.1
+    monkeypatch.setattr('mmext.models.lipschitz.attacks.has',
+                        lambda name: False)
+    capsys.readouterr()
+    with pytest.raises(UserError, match='pip install torchattacks'):
+        bench.main(argv)
+    assert not capsys.readouterr().out

@@ -15,7 +15,9 @@ in an interpreter of its own (Python 3.10)::
     VENV/bin/pip install --no-deps auto_LiRPA
 
 Without it only our rows are printed. ``--attack`` adds the time of PGD with
-100 steps on the same images, what a certificate saves.
+100 steps on the same images, what a certificate saves. ``--autoattack`` adds
+AutoAttack (``pip install torchattacks``): how many images are certified, how
+many stand, and how many of the certified ones fell, which must be none.
 """
 import argparse
 import json
@@ -32,13 +34,15 @@ from typing import Any, Dict, List, Optional
 import numpy as np
 import torch
 
-from mmext.models.lipschitz.attacks import pgd_attack
+from mmext.models.lipschitz.attacks import (autoattack, autoattack_package,
+                                            pgd_attack)
 from mmext.models.lipschitz.bounds import BoundFlatten, BoundMaxPool2d, Bounds
+from mmext.models.lipschitz.certifier import Certifier
 from mmext.models.lipschitz.functional import find_backend
 from mmext.models.lipschitz.layers import DistanceLayer
 from mmext.models.lipschitz.networks import DistanceNet, build_network
 from mmext.models.lipschitz.p_norm import set_p
-from mmext.utils.user_error import run_tool
+from mmext.utils.user_error import UserError, run_tool
 from rows import Rows
 from timing import times
 
@@ -64,6 +68,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         help='interpreter that can import auto_LiRPA. Default: this one')
     parser.add_argument(
         '--attack', action='store_true', help='also time PGD-100')
+    parser.add_argument(
+        '--autoattack',
+        action='store_true',
+        help='also certify, and attack by AutoAttack; needs torchattacks')
     parser.add_argument('--out', help='JSON file to write')
     return parser.parse_args(argv)
 
@@ -174,13 +182,18 @@ def lirpa(net: DistanceNet, x: torch.Tensor, found: Bounds,
         mean_width=float((theirs['upper'] - theirs['lower']).mean()))
 
 
+@torch.no_grad()
+def own_labels(net: DistanceNet, x: torch.Tensor) -> torch.Tensor:
+    """Predicted classes, as labels of an attack on the inputs alone."""
+    for parameter in net.parameters():
+        parameter.requires_grad_(False)
+    return net(x).argmax(1)
+
+
 def attack(net: DistanceNet, x: torch.Tensor,
            args: argparse.Namespace) -> dict:
     """The row of the attack."""
-    with torch.no_grad():
-        labels = net(x).argmax(1)
-    for parameter in net.parameters():
-        parameter.requires_grad_(False)
+    labels = own_labels(net, x)
     start = time.perf_counter()
     found = pgd_attack(net, x, labels, args.eps, steps=100, restarts=1)
     taken = time.perf_counter() - start
@@ -191,6 +204,37 @@ def attack(net: DistanceNet, x: torch.Tensor,
         backend='PGD-100, 1 start',
         ms_per_image=1e3 * taken / len(x),
         standing=float(standing))
+
+
+def strongest(net: DistanceNet, x: torch.Tensor,
+              args: argparse.Namespace) -> dict:
+    """The row of AutoAttack, beside the certificates of the same balls.
+
+    It takes images in [0, 1], so that the range of these inputs is black to
+    white; the certificates leave out what lies beyond it, too.
+    """
+    labels = own_labels(net, x)
+    black = float(x.min())
+    scale = float(x.max()) - black
+    certifier = Certifier(
+        net.body, net.head, mean=-black / scale, std=1 / scale)
+    with torch.no_grad():
+        certified = certifier.residual(x, labels,
+                                       args.eps / scale).certified(labels)
+    start = time.perf_counter()
+    found = autoattack(lambda images: net(black + scale * images),
+                       ((x - black) / scale).clamp(0, 1), labels,
+                       args.eps / scale)
+    taken = time.perf_counter() - start
+    with torch.no_grad():
+        standing = net(black + scale * found).argmax(1) == labels
+    return dict(
+        library=autoattack_package(),
+        backend='AutoAttack',
+        ms_per_image=1e3 * taken / len(x),
+        certified=float(certified.double().mean()),
+        standing=float(standing.double().mean()),
+        violations=int((certified & ~standing).sum()))
 
 
 def as_rows(args: argparse.Namespace, results: Dict[str, List[dict]]) -> Rows:
@@ -204,14 +248,19 @@ def as_rows(args: argparse.Namespace, results: Dict[str, List[dict]]) -> Rows:
               if isinstance(value, (int, float))]
     rows = Rows(digits=None, show=False)
     for name, value in found:
-        rows.add(
-            re.sub(r'\W+', '_', name), value,
-            'ms' if 'ms_per_image' in name else '')
+        unit = 'ms' if 'ms_per_image' in name else ''
+        target = 0 if name.endswith('violations') else None
+        rows.add(re.sub(r'\W+', '_', name), value, unit, target)
     return rows
 
 
 def main(argv=None) -> None:
     args = parse_args(argv)
+    if args.autoattack:
+        try:
+            autoattack_package()
+        except ImportError as error:
+            raise UserError(str(error)) from None
     torch.set_num_threads(args.threads)
     results = {}
     for name in args.networks:
@@ -229,6 +278,8 @@ def main(argv=None) -> None:
             rows.append(other)
         if args.attack:
             rows.append(attack(net, x, args))
+        if args.autoattack:
+            rows.append(strongest(net, x, args))
         results[name] = rows
         for row in rows:
             print(

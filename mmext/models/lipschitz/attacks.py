@@ -244,6 +244,24 @@ class _UnitForward(nn.Module):
         return self.function[0](x)
 
 
+def autoattack_package() -> str:
+    """Name of the installed package that has AutoAttack.
+
+    Returns:
+        str: One of ``AUTOATTACK_PACKAGES``.
+
+    Raises:
+        ImportError: If there is none; says how to install one.
+    """
+    found = next((name for name in AUTOATTACK_PACKAGES if has(name)), None)
+    if found is None:
+        raise ImportError(
+            "AutoAttack needs the package 'torchattacks' or 'autoattack', "
+            'and neither is installed. Install one with: pip install '
+            "torchattacks, or attack with dict(type='pgd').")
+    return found
+
+
 def autoattack(forward: Callable[[Tensor], Tensor],
                x: Tensor,
                labels: Tensor,
@@ -268,12 +286,7 @@ def autoattack(forward: Callable[[Tensor], Tensor],
         ImportError: If neither ``autoattack`` nor ``torchattacks`` is
             installed; says how to install one.
     """
-    found = next((name for name in AUTOATTACK_PACKAGES if has(name)), None)
-    if found is None:
-        raise ImportError(
-            "AutoAttack needs the package 'torchattacks' or 'autoattack', "
-            'and neither is installed. Install one with: pip install '
-            "torchattacks, or attack with dict(type='pgd').")
+    found = autoattack_package()
     package = require(found, 'AutoAttack')
     with gradients_enabled():
         x, labels = x.detach().clone(), labels.clone()

@@ -16,6 +16,7 @@ from mmext.models.lipschitz.attacks import pgd_attack
 from mmext.models.lipschitz.bounds import CertificationError
 from mmext.models.lipschitz.p_norm import get_p, set_p
 from mmext.utils.user_error import ConfigError
+from ..test_lipschitz import fake_autoattack
 from .lip_models import (CLASSES, build, classifier, finished, images,
                          lip_head, mlp_body, mlp_head, predict, preprocessed,
                          samples, stacked, trained)
@@ -153,6 +154,46 @@ def test_attack_in_the_evaluation(head, options):
     assert torch.equal(state, torch.get_rng_state())
     again = predict(model, batch())
     assert torch.equal(attacked, stacked(again, 'attacked'))
+
+
+@pytest.mark.parametrize('package', fake_autoattack.FAKES)
+def test_autoattack_in_the_evaluation(monkeypatch, package):
+    """Of images in [0, 1], by eps in pixels, on what still stands."""
+    calls = fake_autoattack.install(monkeypatch, package)
+    model = certifying(
+        eps=[0.15, 0.0, 0.02],
+        attack=dict(type='autoattack', version='rand', seed=4))
+    with torch.no_grad():
+        found = predict(model, batch())
+    certified, attacked = (
+        stacked(found, n) for n in ('certified', 'attacked'))
+    right = (stacked(found, 'pred_label') == stacked(found, 'gt_label'))[:, 0]
+    assert (certified <= attacked).all() and (attacked <= right[:, None]).all()
+    assert torch.equal(attacked[:, 1], right)
+    assert attacked[:, 0].sum() < attacked[:, 2].sum()
+    # The images that it got, and what became of them, in other words.
+    assert [c['eps'] for c in calls] == [0.0, 0.02, 0.15]
+    assert all(c['version'] == 'rand' and c['seed'] == 4 for c in calls)
+    pixels = batch()['inputs'].float() / 255
+    labels = stacked(found, 'gt_label')[:, 0]
+    standing = right.clone()
+    for column, call in zip((1, 2, 0), calls):
+        torch.testing.assert_close(
+            call['x'], pixels[standing], rtol=0, atol=1e-6)
+        assert torch.equal(call['y'], labels[standing])
+        moved = 255 * (pixels + call['eps']).clamp(max=1)
+        standing &= model.scores((moved - 100) / 60).argmax(1) == labels
+        assert torch.equal(attacked[:, column], standing)
+    assert not model.training and all(p.requires_grad
+                                      for p in model.parameters())
+
+
+def test_autoattack_without_a_package(monkeypatch):
+    monkeypatch.setattr('mmext.models.lipschitz.attacks.has',
+                        lambda name: False)
+    model = certifying(eps=[0.02], attack=dict(type='autoattack'))
+    with pytest.raises(ImportError, match='pip install torchattacks'):
+        predict(model, batch(4))
 
 
 def test_without_labels():

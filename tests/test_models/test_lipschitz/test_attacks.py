@@ -1,13 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Attacks."""
-import sys
-from types import ModuleType
-
 import pytest
 import torch
 import torch.nn as nn
 
 from mmext.models.lipschitz.attacks import autoattack, pgd_attack, wrong_margin
+from . import fake_autoattack
 
 
 def network(seed=0, classes=4):
@@ -146,37 +144,14 @@ def test_train_mode_is_refused():
         pgd_attack(network().train(), x, y, 0.1)
 
 
-class _Fake:
-    """Stands in for both packages: moves every image by eps."""
-
-    def __init__(self, model, norm, eps, **options):
-        assert norm == 'Linf' and not model.training
-        self.model, self.eps, self.options = model, eps, options
-
-    def __call__(self, x, y):
-        assert self.options['n_classes'] == 4 and torch.is_grad_enabled()
-        return (x + self.eps).clamp(0, 1)
-
-    def run_standard_evaluation(self, x, y, bs):
-        return self(x, y)
-
-
 @pytest.mark.parametrize('package', ['torchattacks', 'autoattack'])
 def test_autoattack_of_a_package(package, monkeypatch):
-    module = ModuleType(package)
-    module.AutoAttack = _Fake
-    monkeypatch.setitem(sys.modules, package, module)
-    monkeypatch.setattr('mmext.models.lipschitz.attacks.has',
-                        lambda name: name == package)
-    monkeypatch.setattr('mmext.models.lipschitz.attacks.require',
-                        lambda name, needed_by: sys.modules[name])
-    if package == 'autoattack':
-        monkeypatch.setattr(_Fake, '__call__', lambda self, x, y:
-                            (x + self.eps).clamp(0, 1))
+    calls = fake_autoattack.install(monkeypatch, package)
     x, y = batch()
     with torch.no_grad():
-        adv = autoattack(network(), x, y, 0.1)
+        adv = autoattack(network(), x, y, 0.1, seed=3)
     torch.testing.assert_close(adv, (x + 0.1).clamp(0, 1))
+    assert [(c['version'], c['seed']) for c in calls] == [('standard', 3)]
 
 
 def test_autoattack_says_what_to_install(monkeypatch):
