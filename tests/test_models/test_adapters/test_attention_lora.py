@@ -122,7 +122,10 @@ VIT = dict(
     type='VisionTransformer', img_size=32, patch_size=8, embed_dims=16,
     num_layers=2, num_heads=2, mlp_ratio=2, out_indices=(0, 1, 1, 1))
 SEGFORMER = tuned()['module']['backbone']
-BACKBONES = dict(segformer=None, vit=VIT)
+SWIN = dict(
+    type='SwinTransformer', pretrain_img_size=32, embed_dims=8, patch_size=4,
+    window_size=4, mlp_ratio=2, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2))
+BACKBONES = dict(segformer=None, vit=VIT, swin=SWIN)
 
 
 def lora(backbone='segformer', perturb=True, **options):
@@ -158,9 +161,10 @@ def close(first, second, atol=1e-12):
 @pytest.mark.stack_subset
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_a_new_adapter_adds_nothing(backbone):
-    """Property 6 for MoSL on the blocks of SegFormer and mmseg's ViT."""
+    """Property 6 for MoSL on SegFormer and on mmseg's ViT and Swin."""
     model = lora(backbone, perturb=False).eval()
-    assert all(name.endswith('attn.attn') for name in model.adapter_modules())
+    ends = ('w_msa.qkv', 'w_msa.proj') if backbone == 'swin' else 'attn.attn'
+    assert all(name.endswith(ends) for name in model.adapter_modules())
     x, _ = batch()
     actual = features(model, x)
     with model.disable_adapters():
@@ -182,6 +186,26 @@ def test_fold(backbone, merge_first):
     assert not list(slots(host))
     assert all('mmext' not in type(m).__module__ for m in host.modules())
     close(features(host, x), expected)
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_what_cannot_be_folded(backbone):
+    """The published ``o`` branch, on every block; the model stays."""
+    model = lora(backbone, adapter=dict(LORA, o_reads='input')).eval()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    x, _ = batch()
+    expected = features(model, x)
+    with pytest.raises(RuntimeError, match='cannot be folded'):
+        model.merge_and_unload()
+    after = model.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(v, before[k]) for k, v in after.items())
+    close(features(model, x), expected, 0)
+    for name, adapter in model.adapter_modules().items():
+        for part in adapter.modules():
+            if hasattr(part, 'o_reads'):
+                part.o_reads = 'context'
+    assert not torch.allclose(features(model, x)[-1], expected[-1])
 
 
 def quiet(model):

@@ -15,9 +15,11 @@ from mmext.models.adapters import (SplitLinear, load_adapter,  # noqa: E402
 from mmext.models.adapters.adapter_state import fingerprint  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from ...tiny_classifiers import (WIDTH, adaptformer, batch,  # noqa: E402
-                                 build, labels, move, total_loss, vit)
+                                 build, labels, move, swin, total_loss,
+                                 vit)
 
 LORA = dict(type='LoRA', rank=4, targets='qkvo')
+HOSTS = dict(vit=(vit(), 16), swin=(swin(), 32))
 
 
 def scores(model, x):
@@ -319,14 +321,18 @@ def test_unload():
     folded.load_state_dict(host.state_dict())
 
 
+@pytest.mark.parametrize('host', HOSTS)
 @pytest.mark.parametrize('merge_first', [False, True])
 @pytest.mark.parametrize('style', [LORA, dict(LORA, targets='qv', scale=0.5),
                                    dict(type='SSF')])
-def test_fold(style, merge_first):
+def test_fold(style, merge_first, host):
     """MoSL and SSF go into the host's weights; no part of mmext is left."""
-    model = build(adapter=style, split='both', perturb=True)
-    x, _ = batch(model)
+    module, size = HOSTS[host]
+    model = build(module, adapter=style, split='both', perturb=True)
+    x, _ = batch(model, size=size)
     expected = scores(model, x)
+    with model.disable_adapters():
+        assert not torch.allclose(scores(model, x), expected)
     if merge_first:
         model.merge()
     host = model.merge_and_unload()
@@ -335,11 +341,12 @@ def test_fold(style, merge_first):
     torch.testing.assert_close(scores(host, x), expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize('host', HOSTS)
 @pytest.mark.parametrize('style,text', [
     (dict(LORA, o_reads='input'), 'cannot be folded'),
     (adaptformer(), 'non-linearity')])
-def test_what_cannot_be_folded(style, text):
-    model = build(adapter=style, perturb=True)
+def test_what_cannot_be_folded(style, text, host):
+    model = build(HOSTS[host][0], adapter=style, perturb=True)
     before = snapshot(model)
     with pytest.raises(RuntimeError, match=text):
         model.merge_and_unload()
