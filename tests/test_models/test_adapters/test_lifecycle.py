@@ -15,8 +15,7 @@ from mmext.models.adapters import (SplitLinear, load_adapter,  # noqa: E402
 from mmext.models.adapters.adapter_state import fingerprint  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from ...tiny_classifiers import (WIDTH, adaptformer, batch,  # noqa: E402
-                                 build, labels, move, swin, total_loss,
-                                 vit)
+                                 build, labels, move, swin, total_loss, vit)
 
 LORA = dict(type='LoRA', rank=4, targets='qkvo')
 HOSTS = dict(vit=(vit(), 16), swin=(swin(), 32))

@@ -9,8 +9,8 @@ from mmengine.registry import init_default_scope  # noqa: E402
 
 from mmext.models.adapters import ReadsInput  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
-from ...tiny_classifiers import batch, build, swin, total_loss  # noqa: E402
-from ...tiny_classifiers import move  # noqa: E402
+from ...tiny_classifiers import (batch, build, move, swin,  # noqa: E402
+                                 total_loss)
 
 LORA = dict(type='LoRA', rank=2, targets='qkvo', o_reads='input')
 
