@@ -50,8 +50,9 @@ class MoSAHook(Hook):
     state in ``checkpoint['mosa']``, with the options that a resume must
     match. Evaluation merges on the fly, so no weights can be out of date.
 
-    The log gets ``mosa/activations_min`` and ``_max``, how often the least
-    and the most used module of a layer was drawn since the last entry, and
+    The log gets ``mosa/activations_k``, how often module k of all layers was
+    drawn since the last entry, ``mosa/activations_min`` and ``_max``, the
+    same of the least and the most used module of a single layer, and
     ``mosa/update_norm_k``, how far module k moved.
 
     Args:
@@ -107,8 +108,10 @@ class MoSAHook(Hook):
         self.model_of(runner)
 
     def before_train(self, runner: Runner) -> None:
-        """Guard the optimizer."""
+        """Guard the optimizer of a host that can be trained."""
         model = self.model_of(runner)
+        if model.host is not None:
+            model.host.check(model.module)
         wrapper = runner.optim_wrapper
         wrappers = wrapper.values() if isinstance(
             wrapper, OptimWrapperDict) else [wrapper]
@@ -192,7 +195,12 @@ class MoSAHook(Hook):
         ]
         if not counts:
             return {}
+        total = torch.zeros(max(map(len, counts)), dtype=torch.long)
+        for count in counts:
+            total[:len(count)] += count
         return dict(
+            {f'activations_{k}': float(n)
+             for k, n in enumerate(total)},
             activations_min=float(min(c.min() for c in counts)),
             activations_max=float(max(c.max() for c in counts)))
 

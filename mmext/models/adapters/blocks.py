@@ -79,6 +79,10 @@ class Host:
     """
 
     @staticmethod
+    def check(model: nn.Module) -> None:
+        """Raise a ``ConfigError`` if the model has no loss to train with."""
+
+    @staticmethod
     def features(model: nn.Module, inputs: Tensor) -> Any:
         """Features of a batch, after the neck."""
         return model.extract_feat(inputs)

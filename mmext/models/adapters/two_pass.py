@@ -27,11 +27,15 @@ class TwoPassLoss:
 
         Returns:
             dict[str, Tensor]: The host's losses of the first pass, and
-            ``loss_kl``, ``loss_aux``, ``loss_deep`` where they are used.
+            ``loss_kl``, ``loss_aux``, ``loss_deep`` where they are used;
+            with a ``kl_weight`` of 0 the divergence as ``kl``, for the log.
 
         Raises:
+            ConfigError: If the host has no head, or one with another loss.
             RuntimeError: While merged.
         """
+        if self.host is not None:
+            self.host.check(self.module)
         if not self.training:
             return self.module.loss(inputs, data_samples)
         if any(
@@ -92,6 +96,9 @@ class TwoPassLoss:
         cfg, losses = self.loss_cfg, dict(losses)
         if cfg['kl_weight']:
             losses['loss_kl'] = cfg['kl_weight'] * symmetric_kl(*logits)
+        else:
+            with torch.no_grad():
+                losses['kl'] = symmetric_kl(*logits)
         if cfg['aux_ce_weight']:
             second = self.host.loss(self.module, feats[1], logits[1],
                                     data_samples)

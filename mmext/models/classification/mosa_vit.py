@@ -106,6 +106,21 @@ class ImageClassifierHost(Host):
     """How an mmpretrain classifier is trained with two passes."""
 
     @staticmethod
+    def check(model: nn.Module) -> None:
+        """Refuse a classifier without a head, such as DINOv2's configs have.
+
+        Raises:
+            ConfigError: If there is none.
+        """
+        if model.head is None:
+            raise ConfigError(
+                'The classifier has no head to train, as in the headless '
+                'configs of mmpretrain (DINOv2). Give it one: '
+                "module=dict(..., head=dict(type='LinearClsHead', "
+                'num_classes=..., in_channels=...)) with the width of the '
+                "backbone's features as in_channels.")
+
+    @staticmethod
     def logits(model: nn.Module, feats: Any) -> Tensor:
         """Class scores, shape (B, C).
 

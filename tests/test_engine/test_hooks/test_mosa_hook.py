@@ -111,6 +111,21 @@ def test_a_plain_model_is_refused(tmp_path):
     assert len(text.split('\n\n')[1].splitlines()) == 5
 
 
+def test_a_host_without_a_head_is_refused(tmp_path):
+    """mmpretrain has DINOv2 without one; nothing is trained until then."""
+    headless = dict(vit(), head=None)
+    with quick_runner(), pytest.raises(ConfigError, match='head=dict'):
+        runner(tmp_path, model=dict(
+            type='mmext.MoSAModel', module=headless,
+            adapter=adaptformer())).train()
+    for passes in (1, 2):
+        model = build(headless, num_passes=passes)
+        x = torch.zeros(2, 3, 16, 16, dtype=torch.double)
+        with pytest.raises(ConfigError, match='head=dict'):
+            model.loss(x, [DataSample().set_gt_label(0)] * 2)
+        assert model.eval()(x)[0].shape == (2, 16)  # features
+
+
 def test_draws_and_log(tmp_path):
     """New indices in every iteration; counts and norms are logged."""
     made = train(tmp_path)
@@ -129,6 +144,9 @@ def test_draws_and_log(tmp_path):
                             ('max', max(c.max() for c in counts))):
             logged = scalars[f'train/mosa/activations_{name}'].data[0]
             assert logged[i] == int(value)
+        for k in range(4):
+            logged = scalars[f'train/mosa/activations_{k}'].data[0]
+            assert logged[i] == sum(int(c[k]) for c in counts)
     assert scalars['train/mosa/update_norm_0'].data[0].max() > 0
 
 

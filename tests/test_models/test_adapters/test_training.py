@@ -16,6 +16,7 @@ from mmengine.runner.activation_checkpointing import \
     turn_on_activation_checkpointing  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
+from mmext.models.adapters.functional import deep_alignment  # noqa: E402
 from mmext.models.adapters.functional import module_masks  # noqa: E402
 from mmext.utils.user_error import ConfigError  # noqa: E402
 from ...tiny_classifiers import (adaptformer, batch, build, swin,  # noqa: E402
@@ -204,6 +205,24 @@ def test_losses_of_their_own():
     assert total_loss(build(labels), x, samples) > 0
 
 
+def test_divergence_is_logged_without_its_term():
+    """The ablation ``kl_weight=0`` shows what it leaves out."""
+    with_term = build(perturb=True)
+    without = build(perturb=True, loss=dict(kl_weight=0.))
+    x, samples = batch(with_term)
+    losses = []
+    for model in (with_term, without):
+        model.set_indices(torch.zeros(2, len(model.drawing.draws)).long())
+        model.drawing.table[1] = 1
+        model.set_indices(model.drawing.table)
+        losses.append(model.train().loss(x, samples))
+    assert 'loss_kl' not in losses[1] and 'kl' not in losses[0]
+    assert not losses[1]['kl'].requires_grad
+    assert torch.equal(losses[1]['kl'], losses[0]['loss_kl'].detach())
+    total, log = without.parse_losses(losses[1])
+    assert torch.equal(total, losses[1]['loss']) and log['kl'] > 0
+
+
 def test_zero_gradient_follows_the_plain_optimizer():
     """Property 19: a compact tensor under ``zero_grad`` is what any
     optimizer makes of its gradients."""
@@ -355,20 +374,38 @@ def test_checkpointing_of_the_host(batched):
         torch.testing.assert_close(grads[1][name], value, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize('host, size, depth', [
+    (vit(), 16, 2), (swin(drop_path_rate=0.), 32, 4)], ids=['vit', 'swin'])
 @pytest.mark.parametrize('storage', STORAGES)
-def test_batched_equals_in_sequence(storage):
-    """One batch of both passes, or one pass after the other: the same."""
-    results = []
+def test_batched_equals_in_sequence(storage, host, size, depth, monkeypatch):
+    """One batch of both passes, or one pass after the other: the same.
+
+    Specification b, B20: on Swin too blocks are aligned, in their order.
+    """
+    results, aligned = [], []
+
+    def spy(first, second, total):
+        aligned.append([tuple(h.shape) for h in first])
+        assert total == depth and len(first) == len(second)
+        assert not any(torch.equal(a, b) for a, b in zip(first, second))
+        return deep_alignment(first, second, total)
+
+    monkeypatch.setattr('mmext.models.adapters.two_pass.deep_alignment', spy)
     for batched in (True, False):
-        model = build(split='both', storage=storage, perturb=True,
+        model = build(host, split='both', storage=storage, perturb=True,
                       batch_passes=batched,
-                      loss=dict(aux_ce_weight=0.5, deep_weight=0.1))
-        x, samples = batch(model)
+                      loss=dict(aux_ce_weight=0.5, deep_weight=0.1,
+                                deep_blocks=3))
+        x, samples = batch(model, size=size)
         model.train().draw()
         losses = model(x, samples, mode='loss')
         model.parse_losses(losses)[0].backward()
         results.append((losses, {n: p.grad for n, p in
                                  trained(model).items()}))
+    if depth == 4:  # the last of three is in the second, narrower stage
+        assert aligned[0] == [(4, 64, 16), (4, 64, 16), (4, 16, 32)]
+    assert aligned[0] == aligned[1]
+    assert results[0][0]['loss_deep'].item() > 0
     assert results[0][0].keys() == results[1][0].keys() == {
         'loss', 'loss_kl', 'loss_aux', 'loss_deep'}
     for first, second in zip(*results):
