@@ -49,6 +49,66 @@ def test_scripts_find_what_they_share(name):
     assert tool(f'benchmarks/{name}').Rows
 
 
+def test_gpu_distances_are_rows_with_targets(tmp_path, monkeypatch, capsys):
+    """Gradients, bounds and convolutions, too; what is not there is told."""
+    gpu = tool('benchmarks/lp_distance_gpu')
+    small, large = (gpu._linear(*s) for s in (gpu.SMALL, gpu.LARGE))
+    conv = '3x3 convolution 96 x 32 x 32, batch 64'
+    limit = dict(limit_ms=1., ms=2.5, over_limit=2.5)
+    found = [
+        dict(
+            name=f'{small}, p = inf, forward',
+            cdist_ms=5.,
+            compiled_broadcast_ms=None,
+            **limit),
+        dict(name=f'{large}, p = 9.5, gradients', **limit),
+        dict(name=f'{large}, bounds', **dict(limit, over_limit=1.5)),
+        dict(name=f'{conv}, p = inf, gradients', ms=0.25),
+        dict(name=f'{conv}, p = 8, gradients', **limit)
+    ]
+    code = dict(
+        name='3x3 convolution, inf forward',
+        instructions_per_cell=[2.5, 3.],
+        cells_per_clock=40.1,
+        limit=64.,
+        reg=128)
+    monkeypatch.setattr(gpu, 'gpu_rows', lambda: list(found))
+    monkeypatch.setattr(gpu, 'instruction_rows', lambda: [code])
+    monkeypatch.setattr(gpu, 'disassembler', lambda: 'cuobjdump')
+    out = tmp_path / 'out.json'
+    gpu.main(['--out', str(out)])
+    printed = capsys.readouterr().out
+    assert 'No ' not in printed and "'over_limit': 1.5" in printed
+    rows = {row.pop('name'): row for row in json.loads(out.read_text())}
+    assert {
+        k: (v['value'], v['unit'], v['target'], v['ok'])
+        for k, v in rows.items() if 'milliseconds' not in k
+    } == {
+        'gpu_linear_128_x_512_x_512_p_inf_forward_over_limit': (2.5, 'x', None,
+                                                                True),
+        'gpu_linear_128_x_512_x_512_p_inf_forward_speedup_over_cdist':
+        (2., 'x', 1., True),
+        'gpu_linear_512_x_5120_x_5120_p_9_5_gradients_over_limit': (2.5, 'x',
+                                                                    2., False),
+        'gpu_linear_512_x_5120_x_5120_bounds_over_limit': (1.5, 'x', 2., True),
+        'gpu_3x3_convolution_96_x_32_x_32_batch_64_p_8_gradients_over_limit':
+        (2.5, 'x', 2., False),
+        'code_3x3_convolution_inf_forward_instructions_per_cell_of_loop_0':
+        (2.5, '', None, True),
+        'code_3x3_convolution_inf_forward_instructions_per_cell_of_loop_1':
+        (3., '', None, True),
+        'code_3x3_convolution_inf_forward_cells_per_clock': (40.1, '', None,
+                                                             True),
+    }
+    assert sum('milliseconds' in k for k in rows) == len(found)
+    monkeypatch.setattr(gpu, 'gpu_rows', lambda: [])
+    monkeypatch.setattr(gpu, 'disassembler', lambda: None)
+    gpu.main(['--out', str(out)])
+    printed = capsys.readouterr().out
+    assert 'No GPU' in printed and 'No Triton' in printed
+    assert json.loads(out.read_text()) == []
+
+
 @pytest.mark.parametrize('recipe', ['streetworld', 'vkitti2'])
 def test_depth_steps_of_every_recipe(recipe):
     """The recipes' optimisers, on networks of half a million parameters."""

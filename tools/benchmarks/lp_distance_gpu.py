@@ -8,25 +8,36 @@ per clock, for the instructions that a method cannot do without.
 ``instruction_rows`` needs no GPU: it compiles every kernel for an H100 and
 counts the machine instructions of its innermost loop, which bound the rate
 from above. ``gpu_rows`` measures, against the limits and against what else
-torch offers. Alone, the file prints both::
+torch offers. Alone, the file prints both as a table, and writes them as rows
+with their targets::
 
-    python tools/benchmarks/lp_distance_gpu.py
+    python tools/benchmarks/lp_distance_gpu.py --out FILE
 """
+import argparse
 import collections
 import math
 import re
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import (Any, Callable, Dict, Iterable, List, Optional, Sequence,
+                    Tuple)
 
 import torch
 from torch import Tensor
 
-from mmext.models.lipschitz import functional, triton_kernels, triton_launch
+from mmext.models.lipschitz import functional
+from mmext.utils.dependency import has
+from mmext.utils.user_error import run_tool
+from rows import Rows
 from timing import gpu_clocks
 
 CAPABILITY = 90
+# Times over the limit, and rivals' times over ours.
+OVER_LIMIT, OVER_RIVAL = 2., 1.
+# A layer that does not fill the card is measured, not judged by the limit.
+SMALL = (128, 512, 512)
+LARGE = (512, 5120, 5120)
 # Cells per clock and multiprocessor that the units of an H100 allow.
 LIMITS = {
     'inf forward': 64.,
@@ -66,6 +77,8 @@ def compile_kernel(name: str,
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+
+    from mmext.models.lipschitz import triton_launch
     kernel = triton_launch.kernel(name)
     constants = dict(_LINEAR, FAST=True, **config) | constants
     signature, constexprs, attributes = {}, {}, {}
@@ -96,6 +109,8 @@ def compile_kernel(name: str,
 
 def disassembler() -> Optional[Path]:
     """Path of the ``cuobjdump`` that comes with Triton, if it does."""
+    if not has('triton'):
+        return None
     import triton
     path = Path(triton.__file__).parent / 'backends/nvidia/bin/cuobjdump'
     return path if path.exists() else None
@@ -139,6 +154,7 @@ def instruction_rows() -> List[Dict[str, Any]]:
     with two sweeps has the rate of both one after the other, gradients that
     of two kernels.
     """
+    from mmext.models.lipschitz import triton_kernels
     powers = {
         'p = 8': 8,
         'p = 9.5': triton_kernels.GENERAL,
@@ -172,6 +188,7 @@ def instruction_rows() -> List[Dict[str, Any]]:
 
 def _counted(name: str, kernel: str, constants: Dict[str, int],
              sweeps: int) -> Dict[str, Any]:
+    from mmext.models.lipschitz import triton_launch
     config = triton_launch.CONFIGS[kernel][0]
     code, resources = machine_code(compile_kernel(kernel, config, **constants))
     cells = config['RM'] * config['RN'] * config['KB']
@@ -217,6 +234,10 @@ def _rivals(x: Tensor, w: Tensor, p: float) -> Dict[str, Optional[float]]:
         except RuntimeError:  # out of memory, or no compiler
             found[name] = None
     return found
+
+
+def _linear(batch: int, inputs: int, outputs: int) -> str:
+    return f'linear {batch} x {inputs} x {outputs}'
 
 
 def _measured(name: str, cells: int, run: Callable[[], Any],
@@ -277,9 +298,9 @@ def gpu_rows(powers: Sequence[float] = (8., 9.5, 100.,
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, device='cuda', generator=generator)
 
-    for batch, inputs, outputs in ((128, 512, 512), (512, 5120, 5120)):
+    for batch, inputs, outputs in (SMALL, LARGE):
         x, w = normal(batch, inputs), normal(outputs, inputs)
-        tag = f'linear {batch} x {inputs} x {outputs}'
+        tag = _linear(batch, inputs, outputs)
         for p in powers:
             steps = _steps(tag, batch * inputs * outputs, p,
                            functional.lp_distance, x, w)
@@ -301,13 +322,71 @@ def gpu_rows(powers: Sequence[float] = (8., 9.5, 100.,
     return rows
 
 
-def main() -> None:
-    rows: List[Dict[str, Any]] = gpu_rows()
+def _numbers(row: Dict[str, Any]) -> Iterable[Tuple[str, float, str]]:
+    """(what, number, unit) of a row, without those that could not be had."""
+    if row.get('ms') is not None:
+        yield 'milliseconds', row['ms'], 'ms'
+    if 'over_limit' in row:
+        yield 'over_limit', row['over_limit'], 'x'
+    for rival in ('cdist', 'compiled_broadcast'):
+        if row.get(f'{rival}_ms') is not None:
+            yield f'speedup_over_{rival}', row[f'{rival}_ms'] / row['ms'], 'x'
+    for k, count in enumerate(row.get('instructions_per_cell', ())):
+        yield f'instructions_per_cell_of_loop_{k}', count, ''
+    if 'cells_per_clock' in row:
+        yield 'cells_per_clock', row['cells_per_clock'], ''
+
+
+def as_rows(found: Sequence[Dict[str, Any]]) -> Rows:
+    """The table in the form that all benchmarks write.
+
+    Args:
+        found (Sequence[dict]): Rows of :func:`gpu_rows` and
+            :func:`instruction_rows`.
+
+    Returns:
+        Rows: Times over the limit have the target 2, except for the layer
+        that does not fill the card; those over rivals more than 1.
+    """
+    rows = Rows(show=False)
+    for row in found:
+        tag = 'gpu' if 'ms' in row else 'code'
+        for what, value, unit in _numbers(row):
+            target = None
+            if what == 'over_limit' and not row['name'].startswith(
+                    _linear(*SMALL)):
+                target = OVER_LIMIT
+            elif what.startswith('speedup'):
+                target = OVER_RIVAL
+            name = re.sub(r'\W+', '_', f'{tag}_{row["name"]}_{what}')
+            rows.add(
+                name,
+                value,
+                unit,
+                target,
+                more=unit == 'x' and what != 'over_limit')
+    return rows
+
+
+def main(argv: Optional[Sequence[str]] = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--out', help='JSON file to write')
+    args = parser.parse_args(argv)
+    found: List[Dict[str, Any]] = gpu_rows()
+    if not found:
+        print('No GPU, hence no measured times.')
     if disassembler():
-        rows += instruction_rows()
-    for row in rows:
+        found += instruction_rows()
+    else:
+        print('No Triton with its tools for CUDA, hence no counts of '
+              'instructions.')
+    for row in found:
         print(row)
+    if args.out:
+        as_rows(found).write(args.out)
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)
