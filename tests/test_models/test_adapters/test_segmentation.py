@@ -24,11 +24,13 @@ STYLES = dict(
     houlsby=dict(type='Houlsby', bottleneck=4))
 
 
-def tuned(auxiliary=False, backbone=None, **options):
+def tuned(auxiliary=False, backbone=None, channels=None, **options):
     """Config of a tiny SegFormer with adapters."""
     module = tiny_config('segformer', auxiliary)
     if backbone is not None:
         module['backbone'] = backbone
+    if channels is not None:
+        module['decode_head']['in_channels'] = channels
     return dict(
         dict(type='mmext.MoSAModel', module=module, adapter=adaptformer()),
         **options)
@@ -134,6 +136,58 @@ def test_other_backbones_of_the_host(backbone):
                 expected = model.module(x)
             for a, b in zip(outputs, expected):
                 torch.testing.assert_close(a, b)
+
+
+SWIN = dict(
+    type='SwinTransformer', pretrain_img_size=32, embed_dims=8, patch_size=4,
+    window_size=4, mlp_ratio=2, depths=(1, 2, 1, 1), num_heads=(1, 1, 2, 2))
+TRAINED = dict(
+    LinearProbe=lambda name: False,
+    FullFineTune=lambda name: True,
+    BitFit=lambda name: name.endswith('bias'),
+    SSF=lambda name: '.mosa.' in name)
+
+
+@pytest.mark.parametrize('backbone', [None, SWIN], ids=['segformer', 'swin'])
+@pytest.mark.parametrize('kind', TRAINED)
+def test_baselines(kind, backbone):
+    """What each trains beside the decode head, all of it used; what is
+    folded or unloaded is the plain segmentor with the same scores."""
+    channels = None if backbone is None else [8, 16, 32, 64]
+    model = build(adapter=dict(type=kind), num_modules=1, num_passes=1,
+                  backbone=backbone, channels=channels)
+    trained = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    assert list(trained) == [
+        n for n, _ in model.named_parameters()
+        if n.startswith('decode_head.') or TRAINED[kind](n)]
+    x, samples = batch()
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    model.parse_losses(model.train().loss(x, samples))[0].backward()
+    assert not [n for n, p in trained.items() if p.grad is None]
+    optimizer.step()
+    moved = {n for n, p in model.named_parameters()
+             if not torch.equal(p, before[n])}
+    assert moved <= set(trained)
+    # biases of keys shift all scores alike, so that softmax sees none
+    assert len(moved) > 0.8 * len(trained)
+    with torch.no_grad():
+        expected = model.eval()(x)
+        with model.disable_adapters():
+            # only SSF has a layer to leave out
+            same = torch.equal(model(x), expected)
+        assert same == (kind != 'SSF')
+        host = model.merge_and_unload() if kind == 'SSF' else model.unload()
+        torch.testing.assert_close(
+            host.eval()(x), expected, rtol=0, atol=1e-12)
+    plain = MODELS.build(tuned(
+        backbone=backbone, channels=channels)['module'])
+    assert [type(m) for m in host.modules()] == [
+        type(m) for m in plain.modules()]
+    # a shift is a bias, which Swin's reductions do not have by themselves
+    assert set(host.state_dict()) - set(plain.state_dict()) == {
+        f'backbone.stages.{i}.downsample.reduction.bias' for i in range(3)
+        if kind == 'SSF' and backbone is SWIN}
 
 
 METHODS = dict(
