@@ -3,6 +3,7 @@
 
 That each config builds is tested in ``test_configs.py``.
 """
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip('mmseg')
 
 from mmext.models.depth import CrossDomainAdapter, CrossModalityDistiller
 from mmext.models.distillers import SigLoss, UncertaintyLoss
+from mmext.utils.preflight import missing_pretrained
 
 FOLDER = Path(__file__).resolve().parents[1] / 'configs' / 'bicross'
 SETTINGS = [
@@ -194,6 +196,23 @@ def test_numbers_of_the_preset_paper():
     data = cfg.train_dataloader.dataset
     assert data.target.type == 'mmext.PartialKITTIDataset'
     assert data.target.split == 'train' and 'drives' not in data.target
+
+
+@pytest.mark.parametrize(
+    'name',
+    sorted(
+        p.name for p in FOLDER.glob('*.py')
+        if re.match(r'(stage1|pre-src)_(?!.*(streetworld|mmseg))', p.stem)))
+def test_where_the_first_weights_come_from(name, tmp_path, monkeypatch):
+    """The message of a missing file says it, without reading the config."""
+    monkeypatch.chdir(tmp_path)
+    message, = missing_pretrained(load(name))
+    for part in ('checkpoints/vit-base-r50_in1k.pth', 'https://github.com/',
+                 'jx_vit_base_resnet50_384-9fd3c705.pth',
+                 'tools/model_converters/dpt_to_mmext.py',
+                 '--cfg-options model.backbone.init_cfg=None'):
+        assert part in message
+    assert 'comments' not in message
 
 
 def part(dataset):

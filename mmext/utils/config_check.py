@@ -44,7 +44,8 @@ _INJECTED = dict(
 _OTHER_KEYS = {
     'custom_imports', 'tta_model', 'tta_pipeline', 'vis_backends', 'sync_bn',
     'find_unused_parameters', 'model_wrapper_cfg', 'runner_type', 'compile',
-    'filename', 'load_from_help', 'local_rank', 'strategy', 'stages'
+    'filename', 'load_from_help', 'weights_help', 'local_rank', 'strategy',
+    'stages'
 }
 
 

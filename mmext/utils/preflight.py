@@ -281,6 +281,9 @@ def check_checkpoint(cfg: Config,
 def missing_pretrained(cfg: Config) -> List[str]:
     """One message for each checkpoint of the model that does not exist.
 
+    A config may say in ``weights_help`` how to obtain it; the text has to
+    name the file.
+
     The path of one that exists only beside the installed package is
     replaced by its full path, for the model's own loader looks nowhere else.
     """
@@ -295,28 +298,35 @@ def missing_pretrained(cfg: Config) -> List[str]:
             messages.append(
                 f'The weights {path!r} that {place} starts from are missing.\n'
                 f'  Looked for:\n    {checkpoint_place(path)}\n'
-                f'  How to get it:\n    {_weights_help(cfg, place)}')
+                f'  How to get it:\n    {_weights_help(cfg, place, path)}')
         elif not is_remote(path) and not osp.isfile(osp.expanduser(path)):
             key = re.sub(r'\[(\d+)\]', r'.\1', place)
             cfg.merge_from_dict({key: found})
     return messages
 
 
-def _weights_help(cfg: Config, place: str) -> str:
+def _own_help(cfg: Config, key: str, path: Any) -> List[str]:
+    """Lines of a config's own help, which may be that of another file."""
+    help_ = str(cfg.get(key) or '').strip('\n')
+    named = help_ and osp.basename(str(path)) in help_
+    return help_.split('\n') if named else []
+
+
+def _weights_help(cfg: Config, place: str, path: str) -> str:
     if place.endswith('.teacher_ckpt'):
         return 'train stage 1 first; tools/train_bicross.py runs all stages'
     option = place if place.endswith('.pretrained') else \
         place.rsplit('.', 1)[0]
-    return f'see the comments of the config {cfg.filename}; or train from ' \
-        f'random weights\n    with --cfg-options {option}=None'
+    lines = _own_help(cfg, 'weights_help', path) or \
+        [f'see the comments of the config {cfg.filename}']
+    lines.append('or train from random weights with --cfg-options '
+                 f'{option}=None')
+    return '\n    '.join(lines)
 
 
 def _checkpoint_help(cfg: Config, checkpoint: Optional[str]) -> List[str]:
-    lines = []
-    help_ = str(cfg.get('load_from_help') or '').strip('\n')
     # a config that replaces load_from inherits the help of another file
-    if help_ and osp.basename(str(cfg.get('load_from'))) in help_:
-        lines += help_.split('\n')
+    lines = _own_help(cfg, 'load_from_help', cfg.get('load_from'))
     config = str(cfg.filename or '')
     for model in read_model_index().values():
         weights = model.get('Weights')

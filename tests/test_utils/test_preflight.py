@@ -258,6 +258,15 @@ def test_missing_pretrained_weights_are_named(tmp_path):
     message, = missing_pretrained(Config(dict(model=model)))
     assert 'nowhere/a.pth' in message
     assert 'model.backbone.init_cfg=None' in message
+    assert 'see the comments of the config' in message
+    # the config's own words, where they are of this file
+    cfg = Config(dict(model=model, weights_help='make nowhere/a.pth so\n'))
+    message, = missing_pretrained(cfg)
+    assert '\n    make nowhere/a.pth so\n    or train from' in message
+    assert 'comments' not in message
+    cfg.model.backbone.init_cfg.checkpoint = 'nowhere/b.pth'
+    message, = missing_pretrained(cfg)
+    assert 'nowhere/a.pth' not in message and 'comments' in message
 
 
 def test_weights_beside_the_package_are_what_the_model_loads(
