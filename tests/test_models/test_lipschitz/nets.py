@@ -11,9 +11,11 @@ from mmext.models.lipschitz.certifier import Certifier
 from mmext.models.lipschitz.networks import (DistanceNet, VGGFeature,
                                              build_network)
 from mmext.models.lipschitz.p_norm import set_p
+from mmext.models.teachers import GroupEMA
 
 MEAN, STD = 0.4, 0.25
 LOW, HIGH = -MEAN / STD, (1 - MEAN) / STD
+ARCHS = ('mlp', 'conv', 'lenet', 'alexnet', 'vgg')
 EPS = (0., 0.02, 0.05, 0.1, 0.15, 0.3)
 HEADS = (None, 16)
 
@@ -66,43 +68,66 @@ def small(arch, classes=5, seed=0, **kwargs):
     return settle(build_network(arch, classes, **{**options, **kwargs}))
 
 
-def blobs(count, seed=0, classes=4, noise=0.15):
+def blobs(count, seed=0, classes=4, noise=0.15, size=(1, 4, 4)):
     """Images of pixels in [0, 1] around one prototype per class."""
     centres = torch.rand(
-        classes, 1, 4, 4, generator=torch.Generator().manual_seed(7))
+        classes, *size, generator=torch.Generator().manual_seed(7))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.randint(classes, (count, ), generator=generator)
     images = centres[labels] + noise * torch.randn(
-        count, 1, 4, 4, generator=generator)
+        count, *size, generator=generator)
     return (images.clamp(0, 1) - MEAN) / STD, labels
 
 
-@functools.lru_cache(maxsize=None)
-def trained(head_hidden=None, steps=160, seed=0, arch='mlp'):
-    """A net trained on blobs from p = 8 to inf, and an average of it."""
-    torch.manual_seed(seed)
+# Images, steps and batch that each needs to move away from its start.
+TRAINING = dict(
+    mlp=((1, 4, 4), 160, 64),
+    conv=((1, 4, 4), 160, 64),
+    lenet=((1, 16, 16), 60, 16),
+    alexnet=((1, 20, 20), 20, 8),
+    vgg=((1, 16, 16), 40, 8))
+
+
+def untrained(arch, head_hidden=None, classes=4):
+    """A net for the images of :data:`TRAINING`, as it is built."""
+    size = TRAINING[arch][0]
+    if arch == 'vgg':
+        body = ThinVGG(size, hidden=16)
+        return DistanceNet(body, DistanceHead(body.out_features, classes))
     options = dict(
         mlp=dict(depth=3, width=32 / 1024), conv=dict(width=4 / 32, hidden=16))
-    net = build_network(
-        arch, 4, head_hidden, input_size=(1, 4, 4), **options[arch])
+    return build_network(
+        arch,
+        classes,
+        head_hidden,
+        input_size=size,
+        **options.get(arch, dict(hidden=16)))
+
+
+@functools.lru_cache(maxsize=None)
+def trained(head_hidden=None, seed=0, arch='mlp'):
+    """A net trained on blobs from p = 8 to inf, and an average of it."""
+    torch.manual_seed(seed)
+    size, steps, count = TRAINING[arch]
+    net = untrained(arch, head_hidden)
     optimizer = torch.optim.Adam(net.parameters(), lr=0.02, betas=(.9, .99))
-    average = {k: v.clone() for k, v in net.state_dict().items()}
+    average = GroupEMA(net, update_buffers='average')
     net.train()
     for step in range(steps):
         ratio = step / (0.8 * steps)
         set_p(net, 8 * 125**ratio if ratio < 1 else math.inf)
         for group in optimizer.param_groups:
             group['lr'] = 0.02 * (1 - step / steps)
-        x, labels = blobs(64, seed=1000 * seed + step + 1)
+        x, labels = blobs(count, seed=1000 * seed + step + 1, size=size)
         residual = net.lipschitz_residual(x, labels, 0.4)
         loss = F.cross_entropy(residual, labels) if head_hidden else \
             residual.clamp(min=0).amax(1).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        for key, value in net.state_dict().items():
-            average[key].lerp_(value, 0.1)
-    return net.eval(), average
+        average.update(net, 0.9)
+    set_p(average.module, math.inf)
+    return net.eval(), average.module
 
 
 def stretch(function, x, eps=0.3, steps=100, least=1e-3):

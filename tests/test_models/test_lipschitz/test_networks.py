@@ -8,14 +8,13 @@ import torch
 
 from mmext.models.lipschitz.bounds import Bounds
 from mmext.models.lipschitz.boxes import eps_box
+from mmext.models.lipschitz.ensemble import average
 from mmext.models.lipschitz.networks import (AlexNetFeature, DistanceNet,
                                              LeNetFeature, VGGFeature,
                                              build_network)
 from mmext.models.lipschitz.p_norm import distance_modules, get_p, p_norm
 from mmext.utils.user_error import ConfigError
-from .nets import HIGH, LOW, blobs, pixels, small, stretch, trained
-
-ARCHS = ('mlp', 'conv', 'lenet', 'alexnet', 'vgg')
+from .nets import ARCHS, HIGH, LOW, blobs, pixels, small, stretch, trained
 
 MNIST = dict(input_size=(1, 28, 28))
 CIFAR = dict(input_size=(3, 32, 32))
@@ -136,32 +135,43 @@ def test_property_9_holds_at_any_depth(depth):
 def test_property_10_random_nets_are_1_lipschitz(arch):
     net = small(arch, classes=4).double()
     x = pixels(2, net.body.input_size, seed=1)
-    steps = 100 if arch != 'alexnet' else 30
-    found = stretch(net, x, steps=steps)
+    found = stretch(net, x)
     assert 0.05 < found <= 1 + 1e-5
     assert stretch(net.body, x, steps=3) <= 1 + 1e-5
 
 
-@pytest.mark.parametrize('arch', ['mlp', 'lenet'])
+@pytest.mark.parametrize('arch', ARCHS)
 def test_property_10_finite_p_stretches_by_n_to_the_1_over_p(arch):
     net = small(arch, classes=4).double()
     limit = math.prod(m.weight[0].numel()**(1 / 8)
                       for m in distance_modules(net))
     with p_norm(net, 8.):
-        found = stretch(net, pixels(2, net.body.input_size), steps=20)
+        # AlexNet: two million weights.
+        found = stretch(
+            net,
+            pixels(2, net.body.input_size),
+            steps=100 if arch != 'alexnet' else 40)
     assert found <= limit * (1 + 1e-9)
-    assert found > 1.01, 'the relaxation should show'
+    if arch in ('mlp', 'conv', 'lenet'):
+        assert found > 1.01, 'the relaxation should show'
 
 
-@pytest.mark.parametrize('arch', ['mlp', 'conv'])
+@pytest.mark.parametrize('arch', ARCHS)
 def test_property_10_trained_average_and_ensemble(arch):
-    net, average = trained(arch=arch)
-    x = blobs(8, seed=99)[0]
-    mine, other = copy.deepcopy(net).double(), copy.deepcopy(net).double()
-    other.load_state_dict(average)
-    # The same images seen by two members with weights 0.3 and 0.7.
-    members = (mine, other)
-    for function in (*members, lambda v: 0.3 * mine(v) + 0.7 * other(v)):
+    live, averaged = (copy.deepcopy(n).double() for n in trained(arch=arch))
+    size = live.body.input_size
+    x = blobs(2 if arch in ('alexnet', 'vgg') else 8, seed=99, size=size)[0]
+    assert get_p(live) == get_p(averaged) == math.inf
+    state = averaged.state_dict()
+    assert not any(
+        torch.equal(value, state[name])
+        for name, value in live.named_parameters())
+
+    def together(images):
+        return average(
+            torch.stack([live(images), averaged(images)]), [0.3, 0.7])
+
+    for function in (live, averaged, together):
         assert 0.05 < stretch(function, x) <= 1 + 1e-5
 
 
