@@ -10,6 +10,7 @@ pytest.importorskip('mmseg')
 from mmengine.structures import PixelData  # noqa: E402
 from mmseg.structures import SegDataSample  # noqa: E402
 
+from mmext.models.adapters import read_adapter  # noqa: E402
 from mmext.models.segmentation.segmentor_ops import decode  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from ...tiny_classifiers import adaptformer, move  # noqa: E402
@@ -199,7 +200,7 @@ METHODS = dict(
 @pytest.mark.parametrize('source', ['host', 'wrapper'])
 def test_adapting_only_mosa_parameters(method, source, tmp_path):
     """The loop starts from a checkpoint of the plain host or of
-    the wrapper, and moves adapters only."""
+    the wrapper, and moves adapters only; the hook writes them out."""
     config = tuned(train_head=False)
     host = config['module'] if source == 'host' else config
     source_checkpoint(tmp_path, host)
@@ -209,8 +210,12 @@ def test_adapting_only_mosa_parameters(method, source, tmp_path):
         model=config, domains=('fog', ), count=3,
         pipeline=tta_pipeline(base=(96, 64)))
     cfg.optim_wrapper.optimizer.lr = 0.1
+    cfg.custom_hooks = [dict(
+        type='mmext.MoSAHook', interval=1, export='adapted',
+        export_merged=False)]
     given = torch.load(osp.join(tmp_path, 'source.pth'))['state_dict']
-    loop = run(cfg).train_loop
+    runner = run(cfg)
+    loop = runner.train_loop
     state = loop.model.state_dict()
     moved = {k for k, v in state.items()
              if k in given and not torch.equal(v, given[k])}
@@ -221,3 +226,12 @@ def test_adapting_only_mosa_parameters(method, source, tmp_path):
     assert len(new) == 4 and any(state[k].any() for k in new)
     teacher = loop.teacher_hook.teacher.module.state_dict()
     assert teacher.keys() == state.keys()
+    entries = runner.message_hub.log_scalars
+    assert entries['train/mosa/update_norm_0'].data[0].any()
+    tensors = read_adapter(osp.join(cfg.work_dir, 'adapted'))[1]
+    adapters = {k.replace('.mosa.default.', '.mosa.'): v
+                for k, v in state.items() if '.mosa.' in k}
+    # and the generator of draws
+    assert set(tensors) - set(adapters) == {'mosa_rng.cpu'}
+    for key, value in adapters.items():
+        assert torch.equal(tensors[key], value), key
