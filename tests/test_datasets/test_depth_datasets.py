@@ -223,8 +223,15 @@ def test_the_first_recording_is_opened_as_the_pipeline_reads(tmp_path):
     np.testing.assert_array_equal(data[0]['inputs'], spikes)
 
 
-@pytest.mark.parametrize('kind', sorted({*WRITERS} - {'respike'}))
-def test_spikes_as_the_converter_writes_them(kind, tmp_path, capsys):
+CONVERTED = [(kind, '.npy') for kind in sorted({*WRITERS} - {'respike'})]
+
+
+@pytest.mark.parametrize('kind,suffix', [
+    *CONVERTED,
+    ('vkitti2', '.npz'),
+    ('nyu', '.npz'),
+])
+def test_spikes_as_the_converter_writes_them(kind, suffix, tmp_path, capsys):
     """The command of the message about missing spikes gives what is read."""
     config = WRITERS[kind](tmp_path / 'data')
     folders = set()
@@ -238,9 +245,12 @@ def test_spikes_as_the_converter_writes_them(kind, tmp_path, capsys):
     for pictures, spikes in folders:
         convert.main([
             '--folder', pictures, '--window',
-            str(TICKS), '--ticks-per-frame', '4', '--out', spikes, *pattern
+            str(TICKS), '--ticks-per-frame', '4', '--out', spikes, *pattern,
+            *([] if suffix == '.npy' else ['--suffix', suffix])
         ])
-    simulated = build(config, pipeline=TRAIN)
+        kinds = {Path(name).suffix for name in os.listdir(spikes)}
+        assert kinds & {'.npy', '.npz'} == {suffix}
+    simulated = build(config, pipeline=TRAIN, spike_suffix=suffix)
     assert len(simulated) == len(dataset)
     for i in range(len(simulated)):
         assert simulated[i]['inputs'].shape[0] == TICKS

@@ -62,6 +62,23 @@ def test_windows_of_interpolated_pictures(tmp_path, align, capsys):
     names = sorted(p.name for p in out.glob('*.npy'))
     assert names == ['f0.npy', 'f4.npy', 'f8.npy']
     assert open_spikes(out / 'f8.npy', (32, 48), ticks=24)
+    # the same spikes, packed
+    packed = tmp_path / 'packed'
+    tool.main([
+        '--folder',
+        str(tmp_path / 'rgb'), '--interpolated', '4', '--ticks-per-frame',
+        '16', '--window', '24', '--align', align, '--suffix', '.npz', '--out',
+        str(packed)
+    ])
+    assert sorted(p.name for p in packed.iterdir()) == [
+        'f0.npz', 'f4.npz', 'f8.npz', 'spikes.json'
+    ]
+    for path in packed.glob('*.npz'):
+        plain = out / f'{path.stem}.npy'
+        np.testing.assert_array_equal(
+            open_spikes(path, (32, 48), ticks=24).read(),
+            open_spikes(plain).read())
+        assert path.stat().st_size < plain.stat().st_size / 6
     load_tool('visualization/browse_spikes').main(
         [str(out), '--out', str(tmp_path / 'look')])
     assert len(list((tmp_path / 'look').glob('*.png'))) == 3
@@ -157,6 +174,9 @@ def test_windows_go_to_a_folder(tmp_path):
         with pytest.raises(ConfigError, match='Expected --out to be a folder'):
             tool.parse_args(
                 ['--video', 'a.mp4', '--window', '8', '--out', out])
+    with pytest.raises(ConfigError, match='--suffix .npz only with --window'):
+        tool.parse_args(
+            ['--video', 'a.mp4', '--suffix', '.npz', '--out', 'a.npz'])
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,10 @@ the pictures; one folder at a time::
         --folder data/kitti/raw/$d --window 128 --ticks-per-frame 16 \
         --out data/kitti/spike/$d
 
+A window of 375 x 1242 pixels takes 60 MB; with ``--suffix .npz``, which holds
+packed bits, at most 7.5 MB: read such files with ``spike_suffix='.npz'`` of the
+data set.
+
 Pictures of an external interpolator such as XVFI come in by their folder;
 ``--interpolated 8`` says that every eighth one is an original frame.
 """
@@ -37,6 +41,9 @@ from mmext.utils.arguments import is_positive
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError, run_tool
 
+# .dat has no header, and needs sizes whose product is a multiple of 8
+WINDOW_SUFFIXES = ('.npy', '.npz')
+
 
 def parse_args(argv=None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -55,7 +62,7 @@ def parse_args(argv=None) -> argparse.Namespace:
         '--out',
         required=True,
         help='The .dat, .npy or .npz file to write; with --window the folder '
-        'to write one .npy file a frame to.')
+        'to write one file a frame to.')
     _add_frame_options(parser)
     _add_camera_options(parser)
     args = parser.parse_args(argv)
@@ -121,6 +128,11 @@ def _add_frame_options(parser: argparse.ArgumentParser) -> None:
         metavar='TICKS',
         help='Write a window of this many ticks for each frame.')
     parser.add_argument(
+        '--suffix',
+        choices=WINDOW_SUFFIXES,
+        help='The kind of files for windows: a byte a pixel and tick, or '
+        'packed bits, at most an eighth of that (.npy).')
+    parser.add_argument(
         '--align',
         choices=ALIGNMENTS,
         default='center',
@@ -184,6 +196,10 @@ def check_args(args: argparse.Namespace) -> None:
             'Expected --out to be a folder, as --window writes a file for '
             f'each frame, but got {args.out}. Name a folder, or leave '
             '--window out for one recording.')
+    if args.suffix and not args.window:
+        raise ConfigError(
+            f'Expected --suffix {args.suffix} only with --window: the name '
+            'given as --out says what kind of file one recording is.')
 
 
 def frames_of(args: argparse.Namespace) -> Iterator[np.ndarray]:
@@ -296,11 +312,11 @@ def write_windows(args: argparse.Namespace) -> str:
                                   itertools.count())
     windows = camera_of(args).windows(light, (lead + window_start(k, *place)
                                               for k in numbers), args.window)
-    names = _names(args)
+    names, suffix = _names(args), args.suffix or WINDOW_SUFFIXES[0]
     written = 0
     for spikes in windows:
         name = names[written] if names else f'{args.start + written:06d}'
-        write_spikes(os.path.join(args.out, f'{name}.npy'), spikes)
+        write_spikes(os.path.join(args.out, name + suffix), spikes)
         written += 1
     return f'{args.out}: {written} windows of {args.window} ticks'
 

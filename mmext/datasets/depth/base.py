@@ -48,7 +48,9 @@ def depth_help(layout: str, source: str) -> DataHelp:
 SPIKE_SOURCE = """
 Spikes are simulated, folder by folder, with
 python tools/dataset_converters/video_to_spikes.py \\
-    --folder RGB_FOLDER --window 128 --ticks-per-frame 16 --out SPIKE_FOLDER"""
+    --folder RGB_FOLDER --window 128 --ticks-per-frame 16 --out SPIKE_FOLDER
+A window of 375 x 1242 pixels takes 60 MB; with --suffix .npz, and
+spike_suffix='.npz' of the data set, at most 7.5 MB."""
 
 
 class BaseDepthDataset(BaseDataset):
