@@ -3,7 +3,7 @@
 import functools
 import math
 from copy import deepcopy
-from typing import Any, List
+from typing import Any, List, Tuple, Union
 
 import torch
 from mmengine.registry import DefaultScope, init_default_scope
@@ -90,12 +90,12 @@ def finished(model: dict, seed: int = 0):
     built = build(model, seed)
     set_p(built, math.inf)
     built.train()
-    channels, size, _ = built.backbone.input_size
+    channels, *size = built.backbone.input_size
     shifts = [m for m in built.modules() if hasattr(m, 'running_mean')]
     for shift in shifts:
         shift.momentum = 1.
     with torch.no_grad():
-        built(preprocessed(built, images(16, channels, size))['inputs'])
+        built(preprocessed(built, images(16, channels, tuple(size)))['inputs'])
     return built.eval()
 
 
@@ -122,16 +122,15 @@ def trained(head: str = 'lip', seed: int = 0) -> tuple:
 
 def images(count: int = 12,
            channels: int = 1,
-           size: int = SIZE,
+           size: Union[int, Tuple[int, int]] = SIZE,
            seed: int = 0) -> dict:
     """A batch of a dataloader: uint8 images of noisy class patterns."""
+    shape = (channels, *(size if isinstance(size, tuple) else (size, size)))
     rng = torch.Generator().manual_seed(99)
-    patterns = torch.randint(
-        0, 256, (CLASSES, channels, size, size), generator=rng)
+    patterns = torch.randint(0, 256, (CLASSES, *shape), generator=rng)
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % CLASSES
-    noise = torch.randint(
-        -40, 41, (count, channels, size, size), generator=rng)
+    noise = torch.randint(-40, 41, (count, *shape), generator=rng)
     pixels = (patterns[labels] + noise).clamp(0, 255).to(torch.uint8)
     return dict(inputs=pixels, data_samples=samples(labels))
 

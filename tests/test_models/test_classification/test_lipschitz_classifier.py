@@ -551,6 +551,11 @@ def test_samples_with_and_without_labels():
     (dict(type='mmext.LipLeNet', hidden=24), 1, 20),
     (dict(type='mmext.LipLeNet', hidden=24, input_pad=2), 1, 16),
     (dict(type='mmext.LipAlexNet', hidden=24), 1, 20),
+    (dict(type='mmext.LipVGG', hidden=24), 3, 16),
+    (dict(type='mmext.LipConv', width=2 / 32, hidden=24), 3, (7, 10)),
+    (dict(type='mmext.LipLeNet', hidden=24, input_pad=2), 1, (16, 23)),
+    (dict(type='mmext.LipAlexNet', hidden=24), 1, (26, 20)),
+    (dict(type='mmext.LipVGG', hidden=24), 1, (16, 20)),
     (dict(type='mmext.LipMLP', depth=2, width=24 / 1024,
           sort=dict(rho=0.8)), 1, 6),
 ])

@@ -57,7 +57,7 @@ def small(arch, classes=5, seed=0, **kwargs):
     """A random net of an architecture, ready to certify."""
     torch.manual_seed(seed)
     if arch == 'vgg':
-        body = ThinVGG((3, 16, 16), hidden=24)
+        body = ThinVGG(kwargs.get('input_size', (3, 16, 16)), hidden=24)
         return settle(
             DistanceNet(body, DistanceHead(body.out_features, classes)))
     options = dict(

@@ -1,12 +1,13 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Architectures: counts, sizes, Lipschitz constants, interval widths."""
 import copy
+import itertools
 import math
 
 import pytest
 import torch
 
-from mmext.models.lipschitz.bounds import Bounds
+from mmext.models.lipschitz.bounds import BoundFlatten, Bounds
 from mmext.models.lipschitz.boxes import eps_box
 from mmext.models.lipschitz.ensemble import average
 from mmext.models.lipschitz.networks import (AlexNetFeature, DistanceNet,
@@ -79,6 +80,34 @@ def test_other_image_sizes(arch, size):
         assert body.out_features == out
         if arch == 'mlp':
             assert body(torch.empty(2, *size)).shape == (2, out)
+
+
+@pytest.mark.parametrize('arch,size', [('mlp', (2, 4, 6)),
+                                       ('conv', (3, 7, 10)),
+                                       ('lenet', (1, 20, 25)),
+                                       ('alexnet', (3, 26, 20)),
+                                       ('vgg', (3, 16, 33))])
+def test_images_that_are_not_square(arch, size):
+    """Forward and bounds; rows and columns have the same meaning inside."""
+    net = small(arch, input_size=size)
+    x = pixels(3, size, seed=4)
+    with torch.no_grad():
+        out = net(eps_box(x, 0.1))
+    assert out.lower.shape == (3, 5)
+    assert torch.equal(out.x.float().argmax(1), net(x).argmax(1))
+    assert (out.lower <= out.x).all() and (out.x <= out.upper).all()
+    assert (out.upper - out.lower <= 0.2 + 1e-4).all()
+    with pytest.raises(ConfigError, match='built for images'):
+        net(x.transpose(2, 3))
+    stages = torch.nn.Sequential(*itertools.takewhile(
+        lambda m: not isinstance(m, BoundFlatten), net.body.layers))
+    turned = copy.deepcopy(stages)
+    for layer in distance_modules(turned):
+        layer.weight.data = layer.weight.data.transpose(2, 3)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            turned(x.transpose(2, 3)),
+            stages(x).transpose(2, 3))
 
 
 def test_errors_say_what_to_do():
