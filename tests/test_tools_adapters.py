@@ -323,12 +323,23 @@ def test_benchmark(tmp_path):
     rows = json.loads((tmp_path / 'out.json').read_text())
     assert all(set(row) == {'name', 'value', 'unit', 'target', 'ok'}
                for row in rows)
-    names = {row['name'] for row in rows}
-    assert {'step_over_standard_same_passes', 'step_over_replicated',
-            'memory_over_standard_same_passes',
-            'memory_over_full_fine_tuning_one_pass',
-            'merged_inference_over_standard',
-            'merged_inference_over_plain_backbone'} <= names
-    memory = next(row for row in rows
-                  if row['name'] == 'memory_over_standard_same_passes')
-    assert memory['value'] < 2
+    values = {row['name']: row['value'] for row in rows}
+    assert len(values) == len(rows)
+    assert set(values) == {
+        'step_seconds', 'step_over_standard_same_passes',
+        'step_over_standard_one_pass', 'step_over_replicated',
+        'step_over_sequential', 'memory_megabytes',
+        'memory_over_standard_same_passes', 'memory_over_standard_one_pass',
+        'memory_over_replicated', 'memory_over_sequential',
+        'memory_over_full_fine_tuning_one_pass',
+        'merged_inference_over_standard',
+        'merged_inference_over_plain_backbone',
+        'unmerged_inference_over_merged'}
+    assert {row['name']: row['target'] for row in rows if row['target']} == {
+        'step_over_standard_same_passes': 1.05,
+        'memory_over_standard_same_passes': 1.05,
+        'merged_inference_over_standard': 1.05}
+    # Counted from the sizes of tensors, so the same in every run: the
+    # compact storage adds owners and biases, the replicated one 3.4 %.
+    assert 1 < values['memory_over_standard_same_passes'] < 1.02
+    assert values['memory_over_replicated'] < 0.99
