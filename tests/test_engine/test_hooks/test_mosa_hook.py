@@ -226,8 +226,11 @@ def test_runner_compiles(tmp_path):
     plain = train(tmp_path / 'plain', length=2)
     with quick_runner():
         made = runner(tmp_path / 'compiled', length=2)
-        made.cfg.compile = dict(backend='eager')
+        counter = torch._dynamo.testing.CompileCounter()
+        made.cfg.compile = dict(backend=counter)
         made.train()
+    assert counter.frame_count and counter.op_count > 20
+    assert not torch.equal(*made.watch.tables)
     assert all(torch.equal(a, b) for a, b in zip(
         plain.watch.tables, made.watch.tables))
     for key, value in state(plain).items():
