@@ -414,6 +414,52 @@ def test_batched_equals_in_sequence(storage, host, size, depth, monkeypatch):
                                        atol=1e-12)
 
 
+@pytest.mark.parametrize('device', [
+    'cpu',
+    pytest.param('cuda', marks=[
+        pytest.mark.gpu,
+        pytest.mark.skipif(not torch.cuda.is_available(),
+                           reason='needs a GPU, and --gpu')])])
+@pytest.mark.parametrize('storage', STORAGES)
+@pytest.mark.parametrize('inactive', ['skip', 'zero_grad'])
+def test_devices_agree(storage, device, inactive):
+    """Property 5: masks, and trap E8: draws, of a CPU and of a GPU; a step
+    on either device moves the same elements by the same amounts."""
+    found = []
+    for place in ('cpu', device):
+        model = build(split='both', storage=storage, inactive=inactive,
+                      perturb=True, loss=dict(deep_weight=0.1)).to(place)
+        owners = {k: v for k, v in model.named_buffers()
+                  if k.endswith('owner')}
+        assert len(owners) == 4
+        assert {v.device.type for v in owners.values()} == {place}
+        x, samples = batch(model)
+        x, samples = x.to(place), [s.to(place) for s in samples]
+        optimizer = torch.optim.AdamW(trained(model).values(), lr=0.05)
+        model.guard(optimizer)
+        tables, losses = [], []
+        for _ in range(3):
+            model.train()
+            tables.append(model.draw())
+            for layer in model.split_layers().values():
+                assert layer.index.device.type == place
+            optimizer.zero_grad()
+            loss = total_loss(model, x, samples)
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+        found.append((owners, torch.stack(tables), losses,
+                      model.state_dict()))
+    first, second = found
+    for key, value in first[0].items():
+        assert torch.equal(second[0][key].cpu(), value), key
+    assert torch.equal(first[1], second[1])
+    assert first[2] == pytest.approx(second[2], rel=0, abs=1e-9)
+    for key, value in first[3].items():
+        torch.testing.assert_close(
+            second[3][key].cpu(), value, rtol=0, atol=1e-9)
+
+
 def test_passes_have_dropout_of_their_own():
     """Trap E19: with one module the passes differ by dropout only."""
     model = build(num_modules=1, adapter=adaptformer(drop_rate=0.5),
