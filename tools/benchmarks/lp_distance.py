@@ -141,8 +141,14 @@ def cpu_rows(add: Callable) -> None:
             problem.both(reference, p, 1) / ours, 'x')
 
 
-def conv_rows(add: Callable) -> None:
-    """Memory and speed of the convolution 3x3, 96 channels, 32x32."""
+def conv_rows(add: Callable, batch: int = 64) -> None:
+    """Memory and speed of the convolution 3x3, 96 channels, 32x32.
+
+    Args:
+        add (Callable): ``Rows.add``.
+        batch (int): Images whose time is taken; memory is that of 64.
+            Defaults to 64.
+    """
     for name in ('inf', 'p8'):
         code = _MEMORY.format(p=EXPONENTS[name])
         done = subprocess.run([sys.executable, '-c', code],
@@ -151,9 +157,9 @@ def conv_rows(add: Callable) -> None:
                               text=True)
         add(f'{name}_conv_extra_memory_over_im2col',
             float(done.stdout.split()[-1]), 'x', 0.05)
-    x, w = torch.randn(8, 96, 32, 32), torch.randn(96, 96, 3, 3)
+    x, w = torch.randn(batch, 96, 32, 32), torch.randn(96, 96, 3, 3)
     ours = best(lambda: lp_distance_conv2d(x, w, math.inf, padding=1), 3)
-    cells = 8 * 96 * 32 * 32 * 96 * 9
+    cells = x.numel() * 96 * 9
     floor = floor_seconds(cells, torch.get_num_threads(), 3)
     add('inf_conv_over_instruction_floor', ours / floor, 'x')
 
