@@ -237,6 +237,25 @@ def test_every_config_is_in_the_metafile():
     assert sorted(listed) == sorted(wanted)
 
 
+def test_metrics_of_the_metafile_are_those_of_the_readme():
+    """Only of configs that were run as they are."""
+    meta = yaml.safe_load((CONFIGS / 'metafile.yml').read_text())
+    readme = (CONFIGS / 'README.md').read_text()
+    found = {
+        model['Name']: result['Metrics']
+        for model in meta['Models']
+        for result in model['Results'] if result['Metrics']
+    }
+    assert found
+    for name, metrics in found.items():
+        eps = max(load(name).model.test_cfg.certify.eps)
+        clean, certified = (
+            metrics.pop(key)
+            for key in ('Top 1 Accuracy', f'Certified Accuracy (eps {eps:g})'))
+        assert not metrics and certified < clean
+        assert f'{clean:.2f}' in readme and f'{certified:.2f}' in readme
+
+
 def test_a_loss_without_its_weight_is_found():
 
     def levels():
