@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from mmext.models.adapters import read_adapter
 from mmext.utils.user_error import UserError
 from ..classification_fixtures import (own_checksums, write_aircraft,
                                        write_cifar10, write_cifar100,
@@ -16,15 +17,8 @@ CONFIG = """
 _base_ = [{base!r}]
 model = dict(
     module=dict(
-        backbone=dict(
-            arch=dict(
-                _delete_=True,
-                embed_dims=8,
-                num_layers=2,
-                num_heads=2,
-                feedforward_channels=16),
-            init_cfg=None),
-        head=dict(in_channels=8)),
+        backbone=dict(arch=dict(_delete_=True, **{arch}), init_cfg=None),
+        head=dict(in_channels={width})),
     adapter=dict(bottleneck=4))
 train_dataloader = dict(
     batch_size={batch},
@@ -37,9 +31,12 @@ test_dataloader = dict(
     num_workers=0, persistent_workers=False, dataset={test})
 train_cfg = dict(max_epochs=1, val_interval=1)
 param_scheduler = None
-custom_hooks = [dict(type='mmext.MoSAHook', interval=1)]
+{hooks}
 default_hooks = dict(logger=dict(interval=1))
 """
+_VIT = dict(embed_dims=8, num_layers=2, num_heads=2, feedforward_channels=16)
+_SWIN = dict(embed_dims=4, depths=[1, 1, 2, 1], num_heads=[1, 1, 2, 2])
+_HOOK = "custom_hooks = [dict(type='mmext.MoSAHook', interval=1)]"
 _SUBSET = 'dict(num_samples={n}, skip=0, dataset=dict(data_root={root!r}{x}))'
 _JOINT = 'dict(datasets=dict({}))'.format(', '.join(
     f'{t}=dict(data_root={{root!r}}, indices=1)'
@@ -65,6 +62,15 @@ SETS = dict(
                                        'fraction=None, skip'), _PLAIN, _PLAIN),
     joint=('vit-base-p16_mosa_fgvc-joint',
            lambda root: write_fgvc(root, images=4), 3, _JOINT, _JOINT, _JOINT),
+    swin=('swin-base-p4-w7_mosa_cars',
+          lambda root: write_fgvc(root, ['cars'], 8), 2,
+          'dict(data_root={root!r}, indices=4)', _PLAIN, _PLAIN),
+    task=('vit-base-p16_mosa-per-task_cub',
+          lambda root: write_fgvc(root, ['cub'], 8), 2,
+          'dict(data_root={root!r}, indices=4)', _PLAIN, _PLAIN),
+    both=('vit-small-p14_mosa-both_cifar10-112px', write_cifar10, 5,
+          _subset(10, ', check=False'), _subset(10, ', check=False'),
+          _subset(10, ', check=False')),
     elpv=('vit-small-p14_mosa_elpv2-112px', write_elpv, 1,
           'dict(fraction=0.0025, dataset=dict(data_root={root!r}))', _PLAIN,
           _PLAIN),
@@ -94,8 +100,12 @@ def write_config(folder, name, root):
     base, _, batch, *parts = SETS[name]
     parts = [part.replace('{root!r}', repr(str(root))) for part in parts]
     path = folder / f'{name}.py'
+    swin = base.startswith('swin')
     path.write_text(
         CONFIG.format(
+            arch=_SWIN if swin else _VIT,
+            width=32 if swin else 8,
+            hooks='' if 'per-task' in base else _HOOK,
             base=str(ROOT / 'configs' / 'mosa' / f'{base}.py'),
             batch=batch,
             train=parts[0],
@@ -126,6 +136,13 @@ def test_two_iterations(name, tmp_path, monkeypatch):
     assert all('loss_kl' in line for line in losses)
     assert any('accuracy/top1' in line for line in lines) == scored
     assert (tmp_path / 'work' / 'epoch_1.pth').is_file()
+    assert all(('loss_deep' in line) == (name == 'swin') for line in losses)
+    if name == 'task':  # the config's own hook writes adapter and head
+        cfg, tensors = read_adapter(tmp_path / 'work' / 'cub.safetensors')
+        assert cfg['flavour'] == 'merged'
+        assert tensors['head.layers.head.weight'].shape == (200, 8)
+        assert not [k for k in tensors
+                    if '.mosa.' not in k and not k.startswith('head.')]
     if name == 'vtab':  # the merged adapters are what is tested
         tool('test')([config, 'work/epoch_1.pth', '--work-dir', 'test'])
         assert any('accuracy/top1' in line
