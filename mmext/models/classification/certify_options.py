@@ -6,7 +6,7 @@ from typing import Any, Optional, Tuple, Union
 
 from mmext.utils.arguments import is_number
 from mmext.utils.user_error import ConfigError
-from ..lipschitz.attacks import attack_losses
+from ..lipschitz.attacks import attack_losses, autoattack_package
 from ..lipschitz.boxes import eps_tuple, warn_large_eps
 from ..lipschitz.certifier import METHODS
 
@@ -103,6 +103,12 @@ class CertifyOptions:
                                   f'{sorted(ATTACK_OPTIONS[kind])}, but got '
                                   f'{sorted(unknown)}.')
             attack_losses(self.attack.get('loss', 'margin'))
+            if kind == 'autoattack':
+                # Now, and not after a training.
+                try:
+                    autoattack_package()
+                except ImportError as error:
+                    raise ConfigError(str(error)) from None
             for name, least in dict(steps=1, restarts=1, step_size=0.).items():
                 if name in self.attack:
                     _check_number(f'attack.{name}', self.attack[name], least)

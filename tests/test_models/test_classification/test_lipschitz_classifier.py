@@ -189,11 +189,12 @@ def test_autoattack_in_the_evaluation(monkeypatch, package):
 
 
 def test_autoattack_without_a_package(monkeypatch):
+    """Said when the model is built, not at its first validation."""
     monkeypatch.setattr('mmext.models.lipschitz.attacks.has',
                         lambda name: False)
-    model = certifying(eps=[0.02], attack=dict(type='autoattack'))
-    with pytest.raises(ImportError, match='pip install torchattacks'):
-        predict(model, batch(4))
+    with pytest.raises(ConfigError, match='pip install torchattacks'):
+        build(
+            classifier(certify=dict(eps=0.1, attack=dict(type='autoattack'))))
 
 
 def test_without_labels():
