@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from mmext.spike import (PRESETS, Light, SpikeCamera, SpikeNoise, interval,
                          light_from_frames, playback, window_start)
+from mmext.spike.noise import Diffusion, NoiseState
 from mmext.utils.user_error import ConfigError
 
 SMALL = dict(spikingsim_full=dict(substeps=20))
@@ -245,6 +246,68 @@ def test_each_noise_does_what_it_says():
     spurious = SpikeCamera(noise=SpikeNoise(spurious=(20, 5))).expose(
         [Light(np.zeros((20, 20)), 200)])
     assert spurious.mean() == pytest.approx(1 / 20, rel=0.15)
+
+
+def test_spikingsim_full_compares_250_times_a_tick():
+    """0.00794 a sub-step to 2: full light fires every 252, half every 504."""
+    preset = PRESETS['spikingsim_full']
+    assert preset['substeps'] == 250
+    assert preset['gain'] / preset['substeps'] == pytest.approx(0.00794)
+    picture = np.repeat(np.uint8([[254, 127]]), 4, 1)
+    camera = SpikeCamera.from_preset('spikingsim_full', noise=None)
+    ticks = 504
+    count = camera.expose([Light(picture, ticks)]).sum(0)[0]
+    # the random start brings the first spike of a pixel forward
+    assert set(count[:4]) <= {ticks * 250 // 252, ticks * 250 // 252 + 1}
+    assert set(count[4:]) <= {ticks * 250 // 504, ticks * 250 // 504 + 1}
+    # compared once a tick, with the rest dropped, it needs two ticks
+    rough = SpikeCamera.from_preset('spikingsim_full', noise=None, substeps=1)
+    count = rough.expose([Light(picture, ticks)]).sum(0)[0]
+    assert set(count[:4]) <= {252, 253} and set(count[4:]) <= {126, 127, 168}
+
+
+def test_diffusion_changes_light_at_some_sub_steps():
+    """By up to half the width, at gaps that are Poisson distributed."""
+    width, gap = PRESETS['spikingsim_full']['noise'].diffusion
+    assert (width, gap) == (0.001, 25)
+    shape = 60, 80
+    state = NoiseState(
+        SpikeNoise(diffusion=(width, gap)), shape, np.dtype('float64'), 0)
+    changes, light, steps = Diffusion(state, shape), np.zeros(shape), []
+    for step in range(250):
+        before = light.copy()
+        changes.add(light, step)
+        steps.append(light - before)
+    steps = np.stack(steps)
+    moved = steps[steps != 0]
+    assert np.abs(steps).max() <= width / 2
+    assert moved.std() == pytest.approx(width / 12**0.5, rel=0.02)
+    assert abs(moved.mean()) < width / 100
+    # renewals within 249 sub-steps, of gaps with a variance of their mean
+    count = (steps != 0).sum(0)
+    expected = 249 / gap + (1 / gap - 1) / 2
+    assert count.mean() == pytest.approx(expected, abs=0.1)
+    first = (steps != 0).argmax(0)
+    assert first.mean() == pytest.approx(gap, rel=0.02)
+    assert first.std() == pytest.approx(gap**0.5, rel=0.1)
+
+
+def test_diffusion_moves_spikes_and_keeps_the_rate():
+    picture = [Light(np.full((8, 16), 200, np.uint8), 120)]
+
+    def spikes(diffusion):
+        return SpikeCamera.from_preset(
+            'spikingsim_full', noise=dict(diffusion=diffusion)).expose(picture)
+
+    plain, preset, wide = spikes(None), spikes((0.001, 25)), spikes((0.2, 25))
+    np.testing.assert_array_equal(preset, spikes((0.001, 25)))
+    # a sub-step more or less to the threshold
+    for other, change in ((preset, 0.01), (wide, 0.1)):
+        assert (other != plain).any()
+        assert other.mean() == pytest.approx(plain.mean(), rel=change)
+    assert (wide != plain).sum() > 2 * (preset != plain).sum()
+    # it starts anew from the light in every tick, and no light drifts away
+    assert spikes((0.001, 1)).mean() == pytest.approx(plain.mean(), rel=0.01)
 
 
 def test_scsim_rates_stay_near_the_light():
