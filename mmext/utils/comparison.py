@@ -13,7 +13,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Dict, Iterable, List, Optional, Sequence
+from typing import IO, Any, Dict, Iterable, List, Optional, Sequence
 
 from mmengine.config import Config
 
@@ -21,6 +21,11 @@ import mmext
 from .config_io import CfgOptions, package_root
 from .io import atomic_write, sha256_file
 from .user_error import UserError
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None
 
 
 class RunError(UserError):
@@ -97,6 +102,7 @@ class RunFolder:
         self.report = path / report
         self._mark = path / 'fingerprint'
         self.digest = digest
+        self._lock: Optional[IO] = None
 
     @property
     def known(self) -> bool:
@@ -115,12 +121,34 @@ class RunFolder:
         return self.known and (self.path / 'last_checkpoint').is_file()
 
     def start(self) -> None:
-        """Claim the folder; what another run left is not gone on from."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Claim the folder; what another run left is not gone on from.
+
+        Raises:
+            UserError: If another comparison is at work there.
+        """
+        self._claim()
         if not self.known:
             (self.path / 'last_checkpoint').unlink(missing_ok=True)
         self.report.unlink(missing_ok=True)
         atomic_write(self._mark, self.digest)
+
+    def _claim(self) -> None:
+        """Keep other processes out while this object, or its run, lives."""
+        if self._lock is not None:
+            return
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = open(self.path / 'lock', 'w')
+        if fcntl is None:
+            return
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._lock = None
+            raise UserError(
+                f'Another comparison is at work in {self.path}. Wait for it, '
+                'or give another --work-dir.') from None
+        except OSError:  # a file system without locks
+            pass
 
     def run(self, tool: str, arguments: Sequence[str], log: str) -> float:
         """Run ``tools/TOOL.py`` and wait for it.
@@ -136,12 +164,16 @@ class RunFolder:
 
         Raises:
             RunError: If it fails.
+            UserError: If another comparison is at work there.
         """
+        self._claim()
+        # the run has the lock too, in case that it outlives this process
+        shared = dict(pass_fds=[self._lock.fileno()]) if fcntl else {}
         script = package_root() / 'tools' / f'{tool}.py'
         command = [sys.executable, str(script), *map(str, arguments)]
         with open(self.path / log, 'w') as file:
             process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT)
+                command, stdout=file, stderr=subprocess.STDOUT, **shared)
             code, peak = _wait(process)
         if code:
             lines = (self.path / log).read_text().splitlines()
