@@ -16,7 +16,7 @@ from mmext.models.adapters import (AdapterError, load_adapter,  # noqa: E402
 from mmext.utils.config_io import load_config  # noqa: E402
 from mmext.utils.io import CheckpointError  # noqa: E402
 from mmext.utils.user_error import UserError  # noqa: E402
-from .tiny_classifiers import batch, build, total_loss, vit  # noqa: E402
+from .tiny_classifiers import batch, build, swin, total_loss, vit  # noqa: E402
 
 EXPORT = 'model_converters/export_adapter'
 MERGE = 'model_converters/merge_adapter'
@@ -94,6 +94,19 @@ def test_export_and_merge(run):
     standard.load_state_dict(
         torch.load(folder / 'whole.pth', weights_only=True)['state_dict'])
     torch.testing.assert_close(scores(standard), expected)
+
+
+def test_biases_that_the_plain_host_has_not(run):
+    """A config would leave them out and compute something else."""
+    folder, _ = run
+    ssf = dict(type='SSF')
+    write(folder / 'ssf.py', config(swin(), adapter=ssf, num_modules=1))
+    model = build(swin(), ssf, double=False, perturb=True, num_modules=1)
+    torch.save(dict(state_dict=model.state_dict()), folder / 'ssf.pth')
+    with pytest.raises(UserError, match='downsample.reduction.bias'):
+        tool(MERGE).main([str(folder / name) for name in
+                          ('ssf.py', 'ssf.pth', 'ssf_merged.pth')])
+    assert not (folder / 'ssf_merged.pth').exists()
 
 
 def test_an_adapter_of_several(run):

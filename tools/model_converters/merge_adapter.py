@@ -51,6 +51,18 @@ def parse_args(argv=None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _check_fits(state: dict, host: set) -> None:
+    """Refuse weights that the plain host's config would leave out."""
+    added = sorted(set(state) - host)
+    if added:
+        raise UserError(
+            f'SSF gives biases to layers that have none in the host, such as '
+            f'{added[0]} ({len(added)} in all), so its config would leave '
+            'them out of a merged checkpoint, and compute something else. '
+            'Use the adapter as a file (tools/model_converters/'
+            'export_adapter.py), or merge_and_unload() in your program.')
+
+
 def main(argv=None) -> None:
     args = parse_args(argv)
     # Building a model logs every parameter.
@@ -63,7 +75,9 @@ def main(argv=None) -> None:
     kind = model.plan_of(model.active_adapter).type
     try:
         if kind in FOLDED:
+            host = set(model.state_dict())
             state = model.merge_and_unload().state_dict()
+            _check_fits(state, host)
             use = 'the plain host'
         else:
             model.collapse()

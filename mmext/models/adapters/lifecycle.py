@@ -378,8 +378,9 @@ class AdapterLifecycle:
 
         LoRA and MoSL: :math:`W \leftarrow W + s \cdot B A` with merged A and
         B. SSF: :math:`W \leftarrow \gamma \odot W`,
-        :math:`b \leftarrow \gamma \odot b + \beta`. Other adapters on the
-        model are lost.
+        :math:`b \leftarrow \gamma \odot b + \beta`, a new b where a layer
+        has none (the downsampling of Swin). Other adapters on the model are
+        lost.
 
         Args:
             safe (bool): Check first that all values are finite.
