@@ -143,6 +143,52 @@ def test_h38_resume_is_the_same_run(stages):
     assert not same(first['state_dict'], first['teacher_state_dict'])
 
 
+@pytest.mark.parametrize('stage', [1, 2, 3])
+def test_h38_resume_in_the_middle_of_an_epoch(stages, tmp_path, stage):
+    """H38: every stage, at iteration 3 of 4, and on into the next epoch."""
+    data = 'train_dataloader.dataset'
+    frames = [f'{data}.frames=8'] if stage < 3 else [
+        f'{data}.{one}.frames=8' for one in ('source', 'target')
+    ]
+    start = [] if stage == 1 else [
+        '--checkpoint', handed_over(stages, stage - 1)
+    ]
+    # draws of the pipeline, too, go on where they were
+    text = (stages / f'stage{stage}.py').read_text()
+    pack = "dict(type='mmext.PackDepthInputs'"
+    assert text.count(pack) == 1
+    config = tmp_path / 'flips.py'
+    config.write_text(
+        text.replace(pack, f"dict(type='mmext.RandomDepthFlip'), {pack}"))
+    command = [
+        f'--stage{stage}', config, *start, '--no-validate', '--cfg-options',
+        *frames, 'train_cfg.max_iters=6',
+        'default_hooks.checkpoint.interval=1', '--work-dir'
+    ]
+    drive(*command, tmp_path / 'whole')
+    again = tmp_path / 'again' / f'stage{stage}'
+    again.mkdir(parents=True)
+    whole = tmp_path / 'whole' / again.name
+    shutil.copyfile(whole / 'iter_3.pth', again / 'iter_3.pth')
+    (again / 'last_checkpoint').write_text(str(again / 'iter_3.pth'))
+    drive(*command, tmp_path / 'again', '--resume')
+    names = {path.name for path in again.glob('iter_*.pth')}
+    assert names == {f'iter_{i}.pth' for i in (3, 4, 5, 6)}
+    for name in ('iter_4.pth', 'iter_6.pth'):
+        one, other = (safe_load(path / name) for path in (whole, again))
+        keys = ['state_dict'] + ['teacher_state_dict'] * (stage == 3)
+        for key in keys:
+            assert same(one[key], other[key]), (name, key)
+        moments = [each['optimizer']['state'] for each in (one, other)]
+        assert moments[0].keys() == moments[1].keys() and moments[0]
+        for key, value in moments[0].items():
+            assert same(value, moments[1][key]), (name, key)
+    first = safe_load(whole / 'iter_3.pth')['state_dict']
+    assert not same(first, one['state_dict'])
+    if stage == 2:  # its teacher is the file, not what was resumed
+        assert not {key for key in one if 'teacher' in key}
+
+
 def test_stages_after_a_new_one_start_anew(stages, monkeypatch):
     """Though their notes name a file of the same path."""
     module, ran = tool('train_bicross'), []
