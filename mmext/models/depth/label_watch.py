@@ -3,6 +3,7 @@
 import logging
 from typing import Mapping
 
+import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
@@ -22,6 +23,7 @@ class LabelWatch:
     def __init__(self) -> None:
         self.batches, self.told = 0, False
 
+    @torch.compiler.disable  # it would be compiled anew for each count
     def __call__(self, target: Tensor, mask: Tensor, cfg: Mapping) -> Tensor:
         """Count, and warn.
 
