@@ -25,7 +25,7 @@ from mmext.utils.io import safe_load
 from mmext.utils.user_error import ConfigError, UserError
 from . import processes
 from .bicross_runs import write_stages
-from .tool_fixtures import run_tool, tool
+from .tool_fixtures import run_tool, tool, tool_environment
 from .toy_runs import quick_runner
 
 STEM = 'backbone.vit.patch_embed.backbone.stem.conv.weight'
@@ -731,3 +731,33 @@ def test_two_processes(stages, tmp_path):
     assert len(scores) == 1
     counts = [v for k, v in scores[0].items() if k.endswith('num_images')]
     assert counts and set(counts) == {2}
+
+
+def test_all_stages_in_two_processes(stages, tmp_path):
+    """The command of the method's page: one note, one checkpoint a stage."""
+    if torch.cuda.is_available():
+        pytest.skip('checks the machines without a GPU')
+    text = processes.run_distributed(
+        processes.ROOT / 'tools' / 'train_bicross.py',
+        stages / 'bicross.py',
+        '--launcher',
+        'pytorch',
+        '--no-validate',
+        '--work-dir',
+        'two',
+        cwd=tmp_path,
+        **tool_environment(tmp_path))
+    work, before = tmp_path / 'two', None
+    for n, last in ((1, 2), (2, 2), (3, 4)):
+        folder = work / f'stage{n}'
+        note = json.loads((folder / 'finished.json').read_text())
+        assert note['started_from'] == before
+        before = note['checkpoint']
+        assert os.path.samefile(tmp_path / before, folder / f'iter_{last}.pth')
+        assert text.count(f'stage{n} wrote') == 1
+        # both have seen their half of the samples
+        alone = weights(stages / 'work' / f'stage{n}' / f'iter_{last}.pth')
+        both = weights(tmp_path / before)
+        assert both.keys() == alone.keys() and not same(both, alone)
+        assert all(value.isfinite().all() for value in both.values())
+    assert len(list(work.glob('stage3/*/vis_data/scalars.json'))) == 1

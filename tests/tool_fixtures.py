@@ -159,6 +159,14 @@ def _stubs(folder: Path) -> str:
     return str(site)
 
 
+def tool_environment(cwd: Path) -> dict:
+    """Variables with which a tool of the checkout runs in ``cwd``."""
+    env = dict(PYTHON=sys.executable)
+    if stack() == 'openmmlab':
+        env['PYTHONPATH'] = _stubs(cwd)
+    return env
+
+
 def run_tool(*command: str,
              cwd: Path,
              code: Optional[int] = 0,
@@ -169,10 +177,7 @@ def run_tool(*command: str,
     """
     script = str(ROOT / command[0])
     first = ['bash'] if script.endswith('.sh') else [sys.executable]
-    env = dict(PYTHON=sys.executable)
-    if stack() == 'openmmlab':
-        env['PYTHONPATH'] = _stubs(cwd)
-    env.update(environment)
+    env = dict(tool_environment(cwd), **environment)
     return run(*first, script, *command[1:], cwd=cwd, code=code, **env)
 
 
