@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from mmengine.config import Config
 
 pytest.importorskip('mmseg')
@@ -213,6 +214,40 @@ def test_where_the_first_weights_come_from(name, tmp_path, monkeypatch):
                  '--cfg-options model.backbone.init_cfg=None'):
         assert part in message
     assert 'comments' not in message
+
+
+def metafile():
+    return yaml.safe_load((FOLDER / 'metafile.yml').read_text())['Models']
+
+
+def test_every_config_is_in_the_metafile():
+    listed = [Path(model['Config']).name for model in metafile()]
+    assert sorted(listed) == sorted(p.name for p in FOLDER.glob('*.py'))
+
+
+def test_metrics_of_the_metafile_are_those_of_the_readme():
+    rows = re.findall(r'^\|(.+)\|$', (FOLDER / 'README.md').read_text(), re.M)
+    rows = [[cell.split(' ±')[0].strip() for cell in row.split('|')]
+            for row in rows]
+    head = next(row for row in rows if 'gap closed' in row[-1])
+    found = {}
+    for row in rows[rows.index(head) + 2:]:
+        if len(row) != len(head):
+            break
+        found[row[0].split(':')[0].strip('*')] = dict(zip(head, row))
+    methods = dict(
+        bicross='BiCross',
+        stage2='MonoCross',
+        supervised='Supervised',
+        **{'pre-src': 'Pre_src'})
+    for model in metafile():
+        for result in model['Results']:
+            row = found[methods.pop(model['Name'].split('_')[0])]
+            assert result['Metrics'] == {
+                key: float(row[key])
+                for key in ('AbsRel', 'RMSE', 'd1')
+            }
+    assert not methods
 
 
 def part(dataset):
