@@ -12,7 +12,8 @@ from mmengine.config import Config
 
 pytest.importorskip('mmseg')
 
-from mmext.models.depth import CrossDomainAdapter, CrossModalityDistiller
+from mmext.models.depth import (BiCrossDepthEstimator, CrossDomainAdapter,
+                                CrossModalityDistiller)
 from mmext.models.distillers import SigLoss, UncertaintyLoss
 from mmext.utils.preflight import missing_pretrained
 
@@ -214,6 +215,102 @@ def test_where_the_first_weights_come_from(name, tmp_path, monkeypatch):
                  '--cfg-options model.backbone.init_cfg=None'):
         assert part in message
     assert 'comments' not in message
+
+
+# Section c.2: what is cut out of an image, and what the network sees.
+ROADS, STEREO, ROOMS = ((352, 1216), 384), ((384, 864), 384), (None, 224)
+INPUTS = dict(
+    VKITTI2Dataset=ROADS,
+    KITTIDepthDataset=ROADS,
+    PartialKITTIDataset=ROADS,
+    DrivingStereoDataset=STEREO,
+    DrivingStereoWeatherDataset=STEREO,
+    NYUDepthDataset=ROOMS,
+    RespikeDataset=ROOMS)
+PUBLISHED = sorted(
+    p.name for p in FOLDER.glob('*.py') if 'streetworld' not in p.name)
+
+
+def data_sets(cfg):
+    """Of training (source and target), validation and test."""
+    train = cfg.train_dataloader.dataset
+    for one in (train.get('source'), train.get('target')) \
+            if 'source' in train else (train, ):
+        yield True, one
+    for each in (cfg.val_dataloader, cfg.test_dataloader):
+        yield False, each.dataset
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_each_data_set_has_its_own_crop(name):
+    """N6: the published code takes the crop of one for all."""
+    cfg = load(name)
+    model = cfg.model.get('student') or cfg.model.get('model') or cfg.model
+    for training, data in data_sets(cfg):
+        crop, side = INPUTS[data.type[len('mmext.'):]]
+        steps = [step.type for step in data.pipeline]
+        crops = [one for one in data.pipeline if one.type == 'mmext.KBCrop']
+        assert [tuple(one.get('size', (352, 1216))) for one in crops] == \
+            ([] if crop is None else [crop])
+        sizes = [one for one in data.pipeline if 'Resize' in one.type]
+        assert ['mmext.ResizeSpike'] * ('spike' in data.modalities) == \
+            [one.type for one in sizes]
+        assert all(tuple(one.size) == (side, side) for one in sizes)
+        assert tuple(model.data_preprocessor.size) == (side, side)
+        if 'mmext.LoadDepth' in steps and crops:
+            # scored at the size of the image, learnt in that of the crop
+            before = steps.index('mmext.LoadDepth') < \
+                steps.index('mmext.KBCrop')
+            assert before == training
+
+
+@pytest.mark.parametrize('name', PUBLISHED)
+def test_indoors_and_outdoors(name):
+    """Section a.2: constants of the head; up to 80 m, or 10 m."""
+    cfg = load(name)
+    model = cfg.model.get('student') or cfg.model.get('model') or cfg.model
+    indoors = 'nyu' in name
+    head = model.decode_head
+    assert (head.get('scale', 6.016e-5), head.get('shift', 0.00579)) == \
+        ((3.05e-4, 0.1378) if indoors else (6.016e-5, 0.00579))
+    own = dict(BiCrossDepthEstimator.train_defaults,
+               **model.get('train_cfg', {}))
+    for limits in (own, cfg.val_evaluator, cfg.test_evaluator):
+        assert limits['max_depth'] == (10 if indoors else 80)
+        assert limits.get('min_depth', 1e-3) == 1e-3
+        assert limits['crop'] == 'garg'
+    kinds = {data.type for _, data in data_sets(cfg)}
+    assert kinds <= ({'mmext.NYUDepthDataset', 'mmext.RespikeDataset'}
+                     if indoors else {f'mmext.{one}'
+                                      for one in INPUTS})
+
+
+@pytest.mark.parametrize('name,source,target', [
+    ('vkitti2_kitti', ('VKITTI2', 'Scene18'), 'KITTIDepth'),
+    ('vkitti2_kitti-partial', ('VKITTI2', 'Scene18'), 'PartialKITTI'),
+    ('cloudy_foggy', ('DrivingStereoWeather', 'cloudy'), 'foggy'),
+    ('cloudy_rainy', ('DrivingStereoWeather', 'cloudy'), 'rainy'),
+    ('sunny_foggy', ('DrivingStereoWeather', 'sunny'), 'foggy'),
+    ('sunny_rainy', ('DrivingStereoWeather', 'sunny'), 'rainy'),
+    ('kitti_drivingstereo', ('KITTIDepth', 'eigen'), 'DrivingStereo'),
+    ('nyu_respike', ('NYUDepth', 'txt'), 'Respike'),
+])
+def test_who_is_source_and_who_target(name, source, target):
+    """Section c.3; tested on what training does not see."""
+    cfg = load(f'bicross_{name}.py')
+    data, test = cfg.train_dataloader.dataset, cfg.test_dataloader.dataset
+    assert data.source.type == cfg.val_dataloader.dataset.type == \
+        f'mmext.{source[0]}Dataset'
+    assert data.target.type == test.type
+    assert target in (data.target.get('weather'),
+                      data.target.type[len('mmext.'):-len('Dataset')])
+    assert data.source.get('weather') in (None, source[1])
+    assert data.source.get('depth_scale') is None
+    keys = ('split', 'scenes', 'ann_file')
+    for seen, other in ((data.source, cfg.val_dataloader.dataset),
+                        (data.target, test)):
+        own = [[one.get(key) for key in keys] for one in (seen, other)]
+        assert own[0] != own[1], own
 
 
 def metafile():
