@@ -19,7 +19,8 @@ from mmext.datasets.data_help import UnreadableSampleError
 from mmext.spike import Light, SpikeCamera, write_depth_png, write_spikes
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
 from ..depth_fixtures import (COUNT, SIZE, TICKS, WRITERS, make_frame,
-                              write_respike, write_vkitti2, write_weather)
+                              write_driving_stereo, write_kitti, write_respike,
+                              write_vkitti2, write_weather)
 from ..tiny_depth import depth_config
 from ..tool_fixtures import tool
 
@@ -144,9 +145,78 @@ def test_splits(tmp_path):
             build(config, depth_scale=scale)
     with pytest.raises(ConfigError, match="Did you mean 'bitorder'"):
         build(config, spike_options=dict(bit_order='big'))
-    from mmext.datasets.depth import PartialKITTIDataset, VKITTI2Dataset
-    assert VKITTI2Dataset.pick('test') == ('Scene18', )
-    assert len(PartialKITTIDataset.pick('train')) == 6
+
+
+def test_parts_of_the_published_splits():
+    """Section c.2 of the specification, and row 16 of section b."""
+    from mmext.datasets.depth import (DrivingStereoDataset,
+                                      PartialKITTIDataset, VKITTI2Dataset,
+                                      VKITTIDataset)
+    for data, train, test in (
+        (VKITTI2Dataset, [f'Scene{n}'
+                          for n in ('01', '02', '06', '20')], ['Scene18']),
+        (VKITTIDataset, ['0001', '0002', '0006', '0020'], ['0018']),
+        (PartialKITTIDataset, [
+            '2011_09_26_drive_0019_sync', '2011_09_26_drive_0023_sync',
+            '2011_09_26_drive_0035_sync', '2011_09_26_drive_0046_sync',
+            '2011_09_26_drive_0064_sync', '2011_09_30_drive_0020_sync'
+        ], ['2011_09_26_drive_0039_sync']),
+        (DrivingStereoDataset, [
+            '2018-07-31-11-07-48', '2018-07-31-11-22-31',
+            '2018-08-17-09-45-58', '2018-10-11-17-08-31',
+            '2018-10-16-11-13-47', '2018-10-17-14-35-33',
+            '2018-10-17-15-38-01', '2018-10-24-11-01-00'
+        ], ['2018-08-01-11-13-14']),
+    ):
+        assert list(data.pick('train')) == train
+        assert list(data.pick('test')) == test
+
+
+@pytest.mark.parametrize('name', ['partial_kitti', 'driving_stereo'])
+def test_drives_that_are_named(name, tmp_path):
+    """Instead of the split's, in their order; one text is one drive."""
+    if name == 'partial_kitti':
+        drives = '2011_09_30_drive_0020_sync', '2011_09_26_drive_0023_sync'
+        write_kitti(tmp_path, drives)
+        config = dict(type='mmext.PartialKITTIDataset')
+    else:
+        drives = '2018-10-24-11-01-00', '2018-07-31-11-22-31'
+        for drive in drives:
+            write_driving_stereo(tmp_path, drive)
+        config = dict(type='mmext.DrivingStereoDataset')
+    config['data_root'] = str(tmp_path)
+
+    def found(**options):
+        data = build(config, **options)
+        infos = [data.get_data_info(i) for i in range(len(data))]
+        for info in infos:
+            for key in ('img_path', 'spike_path', 'depth_map_path'):
+                assert osp.isfile(info[key])
+        return [
+            next(one for one in drives if one in info['img_path'])
+            for info in infos
+        ]
+
+    assert found(drives=drives) == [
+        one for one in drives for _ in range(COUNT)
+    ]
+    assert found(drives=drives[1], split='test') == [drives[1]] * COUNT
+    # all drives of a split have to be there
+    with pytest.raises(MissingFileError, match='is missing'):
+        found(split='train')
+
+
+def test_all_frames_of_a_weather(tmp_path):
+    config = write_weather(tmp_path, 'rainy', count=5)
+    parts = {}
+    for split in ('train', 'test', 'all'):
+        data = build(config, split=split)
+        infos = [data.get_data_info(i) for i in range(len(data))]
+        assert {info['domain'] for info in infos} == {'rainy'}
+        parts[split] = [osp.basename(info['img_path']) for info in infos]
+    assert parts['all'] == [f'{i:03d}.jpg' for i in range(5)]
+    assert parts['train'] + parts['test'] == parts['all']
+    assert len(parts['train']) == 4
 
 
 def test_respike_of_the_camera(tmp_path):
