@@ -209,6 +209,9 @@ class DPTUncertaintyHead(BaseModule):
         hidden (int): Width before the last convolution. Defaults to 32.
         loss_uncertainty (dict): Called with uncertainty, prediction, target
             and mask. Defaults to ``dict(type='mmext.UncertaintyLoss')``.
+        init_bias (float, optional): Uncertainty of an untrained head.
+            The mode 'l1log' of the loss needs one above 0: below, it has no
+            gradient. Defaults to None.
         init_cfg (dict or list, optional): Initialisation.
 
     Example:
@@ -219,9 +222,10 @@ class DPTUncertaintyHead(BaseModule):
                  channels: int = 256,
                  hidden: int = 32,
                  loss_uncertainty: dict = dict(type='mmext.UncertaintyLoss'),
+                 init_bias: Optional[float] = None,
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(init_cfg)
-        self.output = OutputConvs(channels, hidden)
+        self.output = OutputConvs(channels, hidden, init_bias)
         self.loss_uncertainty = MODELS.build(loss_uncertainty)
 
     def forward(self, path: Tensor) -> Tensor:

@@ -254,8 +254,8 @@ def uncertainty_loss(uncertainty: Tensor,
 
     ``'l2'`` squares the difference; ``'l1log'`` is the mean of
     :math:`|p_i - d_i| / u_i + \ln u_i`, with the absolute error and u not
-    below 1e-6. By default, as published, gradients reach the prediction
-    through e.
+    below 1e-6, where it has no gradient: start with u above 0. By default, as
+    published, gradients reach the prediction through e.
 
     Args:
         uncertainty (Tensor): u, any shape.

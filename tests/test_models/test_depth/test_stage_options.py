@@ -163,11 +163,11 @@ def learn(**losses):
                                                config.decode_head.loss_depth)
     config.uncertainty_head.loss_uncertainty = losses.get(
         'uncertainty', config.uncertainty_head.loss_uncertainty)
+    # u > 0, without which 'l1log' has no gradient
+    config.uncertainty_head.init_bias = 0.5
     init_default_scope('mmseg')
     torch.manual_seed(0)
     model = MODELS.build(config)
-    # u > 0, without which 'l1log' has no gradient
-    model.uncertainty_head.output[-1].bias.data.fill_(0.5)
     torch.manual_seed(1)
     x = torch.randn(2, TICKS, 32, 64).sign()
     samples = [depth_sample(40, 70) for _ in range(2)]
