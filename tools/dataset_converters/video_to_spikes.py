@@ -15,8 +15,8 @@ the pictures; one folder at a time::
         --out data/kitti/spike/$d
 
 A window of 375 x 1242 pixels takes 60 MB; with ``--suffix .npz``, which holds
-packed bits, at most 7.5 MB: read such files with ``spike_suffix='.npz'`` of the
-data set.
+packed bits, at most 7.5 MB: read such files with ``spike_suffix='.npz'`` of
+the data set.
 
 Pictures of an external interpolator such as XVFI come in by their folder;
 ``--interpolated 8`` says that every eighth one is an original frame.

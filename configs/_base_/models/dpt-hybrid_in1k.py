@@ -10,9 +10,9 @@ init_cfg = dict(
 model = dict(backbone=dict(init_cfg=init_cfg))
 
 # what a run prints where the file is missing
-weights_help = '''
-download timm's ImageNet weights of vit_base_r50_s16_384 and rename them:
-https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-vitjx/jx_vit_base_resnet50_384-9fd3c705.pth
-python tools/model_converters/dpt_to_mmext.py
-    jx_vit_base_resnet50_384-9fd3c705.pth checkpoints/vit-base-r50_in1k.pth
-'''  # noqa: E501
+weights_help = (
+    "download timm's ImageNet weights of vit_base_r50_s16_384, rename them:\n"
+    'https://github.com/rwightman/pytorch-image-models/releases/download/'
+    'v0.1-vitjx/jx_vit_base_resnet50_384-9fd3c705.pth\n'
+    'python tools/model_converters/dpt_to_mmext.py '
+    'jx_vit_base_resnet50_384-9fd3c705.pth checkpoints/vit-base-r50_in1k.pth')
