@@ -16,6 +16,25 @@ CONDITIONS = ('fog', 'night', 'rain', 'snow')
 CAMVID_SEQUENCES = ('0006R0', '0016E5', 'Seq05VD', '0001TP')
 Size = Tuple[int, int]
 
+# What a config over one of CamVid needs to train for two iterations on
+# ``write_camvid``; to be formatted with its root.
+CAMVID_RUN = """
+crop = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomCrop', crop_size=(64, 96)),
+    dict(type='PackSegInputs')
+]
+data = dict(data_root={root!r})
+train_dataloader = dict(
+    batch_size=2, num_workers=0, persistent_workers=False,
+    dataset=dict(min_gap=0, pipeline=crop, **data))
+val_dataloader = dict(num_workers=0, dataset=data)
+test_dataloader = dict(
+    num_workers=0, dataset=dict(domains=dict(day=data, dusk=data)))
+train_cfg = dict(max_iters=2, val_interval=2)
+"""
+
 
 def make_frame(seed: int, size: Size, num_classes: int) -> tuple:
     """A (H, W, 3) uint8 image and a (H, W) uint8 label with 255 at its edge.

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from .data_fixtures import write_camvid
+from .data_fixtures import CAMVID_RUN, write_camvid
 from .tool_fixtures import ROOT, tool
 from .toy_runs import quick_runner
 
@@ -26,21 +26,7 @@ model = dict(
             num_heads=[1, 1, 2, 2], mlp_ratio=2),
         decode_head=dict(in_channels=[8, 8, 16, 16], channels=16)),
     adapter=dict({width}=4))
-crop = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomCrop', crop_size=(64, 96)),
-    dict(type='PackSegInputs')
-]
-data = dict(data_root={root!r})
-train_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=False,
-    dataset=dict(min_gap=0, pipeline=crop, **data))
-val_dataloader = dict(num_workers=0, dataset=data)
-test_dataloader = dict(
-    num_workers=0, dataset=dict(domains=dict(day=data, dusk=data)))
-train_cfg = dict(max_iters=2, val_interval=2)
-param_scheduler = None
+""" + CAMVID_RUN + """param_scheduler = None
 custom_hooks = [dict(type='mmext.MoSAHook', interval=1)]
 default_hooks = dict(logger=dict(interval=1), checkpoint=dict(interval=2))
 visualizer = dict(name='{base}')  # runs of one process share it by name

@@ -128,7 +128,7 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
         Raises:
             UserError: If no picture can be written to ``show_dir``.
         """
-        check_outputs(dict(show_dir=kwargs.get('show_dir')), {})
+        check_outputs(dict(show_dir=kwargs.get('show_dir')))
         return super().__call__(inputs, *args, **kwargs)
 
     def _init_pipeline(self, cfg: Config) -> Callable:

@@ -178,7 +178,7 @@ class SpikeDepthInferencer(BaseInferencer):
         if not is_positive(max_depth):
             raise ConfigError('Expected max_depth to be a positive number of '
                               f'metres, but got {max_depth!r}.')
-        check_outputs(dict(out_dir=kwargs.get('out_dir')), {})
+        check_outputs(dict(out_dir=kwargs.get('out_dir')))
         return super().__call__(inputs, *args, **kwargs)
 
     def _inputs_to_list(self, inputs: Any) -> List[Any]:

@@ -309,7 +309,7 @@ class StreamingAdapter:
             UserError: If nothing can be written there.
         """
         runner = self.runner
-        check_outputs({}, dict(path=path))
+        check_outputs(files=dict(path=path))
         folder, name = osp.split(osp.abspath(osp.expanduser(path)))
         runner.save_checkpoint(folder, name, by_epoch=False)
 

@@ -82,22 +82,24 @@ def preflight(cfg: Config,
         missing += missing_pretrained(cfg)
     if missing:
         raise UserError('\n'.join(missing))
-    check_outputs(folders or {}, files or {})
+    check_outputs(folders, files)
 
 
-def check_outputs(folders: Dict[str, Optional[str]],
-                  files: Dict[str, Optional[str]]) -> None:
+def check_outputs(folders: Optional[Dict[str, Optional[str]]] = None,
+                  files: Optional[Dict[str, Optional[str]]] = None) -> None:
     """Make the folders that a run writes to, and try to write there.
 
     Args:
-        folders (dict): Option -> folder, or ``None`` if it is not given.
-        files (dict): Option -> file, or ``None`` if it is not given.
+        folders (dict, optional): Option -> folder, or ``None`` if it is not
+            given. Defaults to None, none.
+        files (dict, optional): Option -> file, or ``None`` if it is not
+            given. Defaults to None, none.
 
     Raises:
         UserError: For the first place that cannot be written to.
     """
-    places = [(*item, False) for item in folders.items()]
-    places += [(*item, True) for item in files.items()]
+    places = [(*item, False) for item in (folders or {}).items()]
+    places += [(*item, True) for item in (files or {}).items()]
     for name, path, is_file in places:
         if not path or is_remote(path):
             continue

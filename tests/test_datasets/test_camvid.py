@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmext.utils.user_error import UserError
-from ..data_fixtures import write_camvid
+from ..data_fixtures import CAMVID_RUN, write_camvid
 from ..tool_fixtures import ROOT, run_tool
 
 TOOL = ROOT / 'tools' / 'dataset_converters' / 'camvid_weather.py'
@@ -189,21 +189,7 @@ SOURCE = """
 _base_ = [{base!r}]
 model = dict(
     data_preprocessor=dict(size=(64, 96)), backbone=dict(init_cfg=None))
-crop = [
-    dict(type='LoadImageFromFile'),
-    dict(type='LoadAnnotations'),
-    dict(type='RandomCrop', crop_size=(64, 96)),
-    dict(type='PackSegInputs')
-]
-data = dict(data_root={root!r})
-train_cfg = dict(max_iters=2, val_interval=2)
-train_dataloader = dict(
-    batch_size=2, num_workers=0, persistent_workers=False,
-    dataset=dict(min_gap=0, pipeline=crop, **data))
-val_dataloader = dict(num_workers=0, dataset=data)
-test_dataloader = dict(
-    num_workers=0, dataset=dict(domains=dict(day=data, dusk=data)))
-"""
+""" + CAMVID_RUN
 ADAPT = """
 _base_ = [{base!r}]
 plain = [

@@ -110,8 +110,7 @@ class MoSAHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Guard the optimizer of a host that can be trained."""
         model = self.model_of(runner)
-        if model.host is not None:
-            model.host.check(model.module)
+        model.check_host()
         wrapper = runner.optim_wrapper
         wrappers = wrapper.values() if isinstance(
             wrapper, OptimWrapperDict) else [wrapper]

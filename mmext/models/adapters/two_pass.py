@@ -18,6 +18,11 @@ class TwoPassLoss:
     term by term, so that the log shows each.
     """
 
+    def check_host(self) -> None:
+        """Raise a ``ConfigError`` if the host cannot be trained."""
+        if self.host is not None:
+            self.host.check(self.module)
+
     def loss(self, inputs: Tensor, data_samples: List[Any]) -> dict:
         """Losses of one training step, both passes.
 
@@ -34,8 +39,7 @@ class TwoPassLoss:
             ConfigError: If the host has no head, or one with another loss.
             RuntimeError: While merged.
         """
-        if self.host is not None:
-            self.host.check(self.module)
+        self.check_host()
         if not self.training:
             return self.module.loss(inputs, data_samples)
         if any(
