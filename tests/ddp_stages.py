@@ -8,8 +8,8 @@ import torch.multiprocessing as mp
 from mmengine.model import MMDistributedDataParallel
 from torch import distributed
 
-from tests.test_models.test_depth.test_stages import (adapter, distiller,
-                                                      domains, pairs)
+from tests.test_models.test_depth.stage_models import (adapter, distiller,
+                                                       domains, pairs)
 
 
 def stage2():

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 
 from mmext.models.distillers import contrastive_loss, ssi_loss
 from tests.tiny_depth import depth_config, depth_sample
-from .test_stages import TICKS, adapter, distiller, domains, pairs
+from .stage_models import TICKS, adapter, distiller, domains, pairs
 
 
 def watch(model):
