@@ -1,9 +1,9 @@
 # Copyright (c) mmext contributors. All rights reserved.
+from pathlib import Path
+
 import pytest
 
-# Their asserts explain themselves as those of test files do.
-pytest.register_assert_rewrite(
-    *(f'{__name__}.{name}' for name in ('recorded', 'lipschitz_runs',
-                                        'lipschitz_operator',
-                                        'lipschitz_networks',
-                                        'lipschitz_training')))
+# Asserts of the modules beside the test files explain themselves, too.
+pytest.register_assert_rewrite(*(f'{__name__}.{path.stem}'
+                                 for path in Path(__file__).parent.glob('*.py')
+                                 if path.stem != '__init__'))

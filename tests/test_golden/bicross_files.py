@@ -1,15 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """The recorded files of BiCross, for the modules beside test_bicross.py."""
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-ROOT = Path(
-    os.environ.get(
-        'MMEXT_GOLDEN',
-        Path(__file__).parents[2].parent / 'shared' / 'golden')) / 'bicross'
+from .recorded import folder
+
+ROOT = folder('bicross')
 
 
 def load(name):

@@ -7,79 +7,20 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmext.models.lipschitz import boxes, certificates, ensemble, losses
+from mmext.models.lipschitz import boxes, certificates, losses
 from mmext.models.lipschitz.attacks import pgd_attack
 from mmext.models.lipschitz.bound_heads import BoundMLP
 from mmext.models.lipschitz.bounds import Bounds
 from mmext.models.lipschitz.certifier import Certifier
-from mmext.models.lipschitz.layers import MeanShift
 from mmext.models.lipschitz.networks import (BODIES, DistanceNet, MLPFeature,
                                              build_network)
 from mmext.models.lipschitz.p_norm import distance_modules, p_norm, set_p
 from mmext.models.lipschitz.rounding import RoundingTracker
+from .lipschitz_nets import (decide, layer_numbers, means_of, pure_net,
+                             put_means, rows)
 from .lipschitz_runs import (F64, PGD_EPS_INDEX, PGD_STEPS, PLAIN, RUNS, Run,
                              check)
 from .recorded import Recorded, number
-
-# networks --------------------------------------------------------------------
-
-
-def rows(weight: Tensor) -> Tensor:
-    """Weights of 1x1 convolutions as those of a linear layer."""
-    return weight.flatten(1)
-
-
-def layer_numbers(data: Recorded, prefix: str = '') -> List[int]:
-    return sorted(int(i) for _, i in data.match(rf'{prefix}L(\d+)_weight'))
-
-
-def pure_net(data: Recorded, prefix: str = '') -> DistanceNet:
-    """MLP of distance layers, the last one with a bias and negated."""
-    numbers = layer_numbers(data, prefix)
-    weights = [rows(data[f'{prefix}L{i}_weight']) for i in numbers]
-    net = build_network(
-        'mlp',
-        len(weights[-1]),
-        input_size=data.raw('x').shape[1:],
-        depth=len(weights),
-        width=len(weights[0]) / 1024)
-    state = {
-        f'body.layers.fc{i + 1}.weight': w
-        for i, w in enumerate(weights[:-1])
-    }
-    state.update({
-        'head.fc.weight': weights[-1],
-        'head.fc.bias': data[f'{prefix}L{numbers[-1]}_bias']
-    })
-    missing = net.to(weights[0]).load_state_dict(state, strict=False)
-    assert not missing.unexpected_keys
-    assert all(key.endswith('running_mean') for key in missing.missing_keys)
-    set_p(net, math.inf)
-    return net
-
-
-def shifts(net: nn.Module) -> List[Tensor]:
-    return [m.running_mean for m in net.modules() if isinstance(m, MeanShift)]
-
-
-def put_means(net: nn.Module, values: Tensor) -> None:
-    """Running means of all layers, one after another."""
-    sizes = [len(mean) for mean in shifts(net)]
-    for mean, value in zip(shifts(net), values.split(sizes)):
-        mean.copy_(value)
-
-
-def means_of(net: nn.Module) -> Tensor:
-    return torch.cat([mean.clone() for mean in shifts(net)])
-
-
-def decide(data: Recorded, residual: Tensor, key: str) -> Tensor:
-    """Values and decisions of one certificate."""
-    found = certificates.certified(residual, data['label'])
-    data.close(residual, f'{key}_res')
-    data.equal(found, f'{key}_cert')
-    return found
-
 
 # mlp_net ---------------------------------------------------------------------
 
@@ -361,64 +302,6 @@ def hybrid_training(data: Recorded, run: Run) -> None:
         if data.count(rf'k{kappa}_gL\d+_weight'):
             loss.backward()
             compare_gradients(data, net, f'k{kappa}_g')
-
-
-# ensemble --------------------------------------------------------------------
-
-
-@check('ensemble')
-def averages(data: Recorded, run: Run) -> None:
-    """Property 26: members, average, unanimity and majority."""
-    x, y = data['x'], data['label']
-    count = int(data.number('K'))
-    members = [pure_net(data, f'm{k}_').eval() for k in range(count)]
-    for k, member in enumerate(members):
-        put_means(member, data[f'm{k}_running_mean'])
-    logits = torch.stack([member(x) for member in members])
-    data.close(logits, 'member_logits')
-    data.close(ensemble.average(logits), 'fusion_logits')
-    for j, eps in enumerate(data.raw('eps_list_normalised').tolist()):
-        box = boxes.eps_box(x, eps, data['down'], data['up'])
-        residuals = torch.stack([
-            certificates.interval_residual(*member(box)[1:], y)
-            for member in members
-        ])
-        data.close(residuals, f'e{j}_member_res')
-        certified = torch.stack(
-            [certificates.certified(r, y) for r in residuals])
-        data.equal(certified, f'e{j}_member_cert')
-        fusion = decide(data, ensemble.average(residuals), f'e{j}_fusion')
-        data.equal(ensemble.unanimous(certified), f'e{j}_unanimous_cert')
-        data.equal(ensemble.majority(certified), f'e{j}_majority_cert')
-        assert fusion[ensemble.unanimous(certified)].all()
-        lipschitz = certificates.lipschitz_residual(
-            ensemble.average(logits), y, eps)
-        data.equal(
-            certificates.certified(lipschitz, y), f'e{j}_fusion_lip_cert')
-
-
-@check('ensemble', PLAIN)
-def soft_vote(data: Recorded, run: Run) -> None:
-    """Property 28: no rule on offer certifies the counterexample."""
-    worst, attack = data['vote_ub_margin'], data['vote_attack_logits']
-    y = torch.zeros(1, dtype=torch.long, device=worst.device)
-    data.close(worst.softmax(1).mean(0), 'vote_rule_score')
-    data.close(attack.softmax(1).mean(0), 'vote_attack_score')
-    # The unsound rule: it certifies what an attack changes.
-    assert int(data['vote_rule_score'].argmax()) == 0
-    assert int(data['vote_attack_score'].argmax()) != 0
-    moved = attack - attack[:, :1]
-    assert (moved <= worst).all()
-    # On one coordinate the other end of the interval mirrors the attack.
-    mirrored = torch.cat([moved[:, :1], moved[:, 1:].flip(1)], 1)
-    lower = torch.minimum(moved, mirrored)
-    residuals = worst[:, None]
-    each = torch.stack([certificates.certified(r, y) for r in residuals])
-    assert not certificates.certified(ensemble.average(residuals), y).any()
-    assert not ensemble.unanimous(each).any()
-    assert not ensemble.majority(each).any()
-    bound = ensemble.soft_vote_bound(lower[:, None], residuals, y)
-    assert not certificates.certified(bound, y).any()
 
 
 # arch ------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Reading recorded arrays: which were compared, and how closely."""
+"""Reading recorded arrays: from where, which were compared, how closely."""
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any, Dict, Iterator, List, Set, Tuple
@@ -13,6 +14,12 @@ from torch import Tensor
 def number(text: str) -> float:
     """A number as key names spell it: '9_5' is 9.5, 'inf' infinity."""
     return math.inf if text == 'inf' else float(text.replace('_', '.'))
+
+
+def folder(method: str) -> Path:
+    """Where the files of a method are expected; it need not be there."""
+    default = Path(__file__).parents[2].parent / 'shared' / 'golden'
+    return Path(os.environ.get('MMEXT_GOLDEN', default)) / method
 
 
 class Recorded:

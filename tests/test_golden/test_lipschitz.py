@@ -4,25 +4,19 @@
 The folder is ``$MMEXT_GOLDEN/lipschitz``. Sizes, exponents, radii, weights
 of losses and the number of layers, members and schedules are read from the
 files, so that another recording of the same format works too. The checks are
-in ``lipschitz_operator.py``, ``lipschitz_networks.py`` and
-``lipschitz_training.py``; each runs with every backend of the operator that
-this machine has, in float64 and float32.
+in ``lipschitz_operator.py``, ``lipschitz_networks.py``,
+``lipschitz_ensembles.py`` and ``lipschitz_training.py``; each runs with every
+backend of the operator that this machine has, in float64 and float32.
 :func:`test_every_array_is_compared` fails on an array that no check asks for.
 """
-import os
-from pathlib import Path
-
 import pytest
 
-from . import (lipschitz_networks, lipschitz_operator,  # noqa: F401
+from . import (lipschitz_ensembles, lipschitz_networks, lipschitz_operator,
                lipschitz_training)
 from .lipschitz_runs import CHECKS, RUNS, need
-from .recorded import Recorded
+from .recorded import Recorded, folder
 
-ROOT = Path(
-    os.environ.get('MMEXT_GOLDEN',
-                   Path(__file__).parents[2].parent / 'shared' /
-                   'golden')) / 'lipschitz'
+ROOT = folder('lipschitz')
 FILES = sorted(path.stem for path in ROOT.glob('*.npz'))
 pytestmark = pytest.mark.skipif(
     not FILES,
@@ -34,8 +28,8 @@ CASES = [
         function,
         run,
         marks=[pytest.mark.gpu] if run.device == 'cuda' else [],
-        id=f'{file}-{function.__name__}-{run}')
-    for file in FILES for function, runs in CHECKS[file] for run in runs
+        id=f'{file}-{function.__name__}-{run}') for file in FILES
+    for function, runs in CHECKS[file] for run in runs
 ]
 
 
