@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""The warm-up of stage 3; tests/test_train_bicross.py has the runs."""
+"""The warm-up of stage 3; tests/test_train_bicross/ has the runs."""
 from types import SimpleNamespace
 
 import pytest
