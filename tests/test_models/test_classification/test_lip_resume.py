@@ -10,12 +10,12 @@ from mmengine.runner import Runner
 from mmext.models.lipschitz.p_norm import get_p
 from mmext.utils.io import safe_load, tensors_digest
 from ..test_lipschitz.nets import stretch
+from .lip_ensembles import WIDE
 from .lip_models import (build, classifier, images, lip_head, preprocessed,
                          stacked)
 from .lip_runs import DEVICES, SCHEDULE, run, runner_config
 
 CERTIFY = dict(eps=[0.005, 0.02], radius_steps=3)
-WIDE = dict(mean=[90.], std=[75.])
 OPTIMIZERS = dict(
     adamw=dict(
         constructor='mmext.LpOptimWrapperConstructor',
