@@ -2,6 +2,9 @@
 """What several tests ask of a tuned model."""
 import torch
 
+from mmext.registry import MODELS
+from ...tiny_classifiers import vit
+
 STORAGES = ('compact', 'replicated')
 
 
@@ -25,3 +28,11 @@ def equal(first, second):
 def trained(model):
     """Parameters that an optimizer gets, by name."""
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
+
+
+def fresh_host(seed=0):
+    """The host that ``build(seed=seed)`` wraps."""
+    torch.manual_seed(seed)
+    host = MODELS.build(dict(vit(), _scope_='mmpretrain'))
+    host.init_weights()
+    return host

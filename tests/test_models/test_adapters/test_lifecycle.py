@@ -16,23 +16,10 @@ from mmext.models.adapters.adapter_state import fingerprint  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from ...tiny_classifiers import (WIDTH, adaptformer, batch,  # noqa: E402
                                  build, labels, move, swin, total_loss, vit)
+from .common import equal, scores, snapshot  # noqa: E402
 
 LORA = dict(type='LoRA', rank=4, targets='qkvo')
 HOSTS = dict(vit=(vit(), 16), swin=(swin(), 32))
-
-
-def scores(model, x):
-    with torch.no_grad():
-        return model.eval()(x)
-
-
-def snapshot(model, part=''):
-    return {k: v.clone() for k, v in model.state_dict().items() if part in k}
-
-
-def equal(first, second):
-    return first.keys() == second.keys() and all(
-        torch.equal(v, second[k]) for k, v in first.items())
 
 
 def head(classes):

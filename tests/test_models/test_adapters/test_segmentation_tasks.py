@@ -11,12 +11,8 @@ from mmext.models.adapters import (load_adapter, read_adapter,  # noqa: E402
                                    save_adapter)
 from ...tiny_classifiers import move  # noqa: E402
 from ...tiny_segmentors import tiny_config  # noqa: E402
+from .common import scores  # noqa: E402
 from .test_segmentation import batch, build  # noqa: E402
-
-
-def scores(model, x):
-    with torch.no_grad():
-        return model.eval()(x)
 
 
 def test_decode_heads_of_two_tasks(tmp_path):
