@@ -1,5 +1,5 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""The wrapped model: start, masks, merge, draws, state."""
+"""The wrapped model: start, masks, merge, draws."""
 import copy
 
 import pytest
@@ -9,11 +9,9 @@ import torch.nn.functional as F
 
 pytest.importorskip('mmpretrain')
 
-from mmext.models.adapters import SplitLinear  # noqa: E402
-from mmext.models.adapters.functional import module_masks  # noqa: E402
-from mmext.utils.user_error import ConfigError  # noqa: E402
-from ...tiny_classifiers import (WIDTH, adaptformer, batch,  # noqa: E402
-                                 build, move, swin, total_loss, vit)
+from mmext.models.adapters import SplitLinear
+from mmext.models.adapters.functional import module_masks
+from ...tiny_classifiers import adaptformer, batch, build, move, total_loss
 
 STYLES = dict(
     adaptformer=adaptformer(),
@@ -34,8 +32,8 @@ def logits(model, x):
 
 def owners(model):
     return {
-        name: value for name, value in model.named_buffers()
-        if name.endswith('owner')
+        name: value
+        for name, value in model.named_buffers() if name.endswith('owner')
     }
 
 
@@ -82,12 +80,12 @@ def test_masks_of_a_model():
         for value in owners(other).values():
             value.zero_()
         for layer in other.split_layers().values():
-            layer.owner.copy_(torch.arange(layer.owner.numel()).view_as(
-                layer.owner) % 4)
+            layer.owner.copy_(
+                torch.arange(layer.owner.numel()).view_as(layer.owner) % 4)
     other.load_state_dict(model.state_dict())
     for changed in (model, copied, other):
-        assert all(torch.equal(v, first[k])
-                   for k, v in owners(changed).items())
+        assert all(
+            torch.equal(v, first[k]) for k, v in owners(changed).items())
 
 
 def test_copies_do_not_share():
@@ -108,8 +106,14 @@ def test_copies_do_not_share():
 @pytest.mark.parametrize('style', STYLES)
 def test_merged_equals_a_standard_adapter(style, mode, storage):
     """Property 9: loaded with the merged weights, same activation."""
-    model = build(adapter=STYLES[style], split='both', storage=storage,
-                  merge=mode, perturb=True, split_bias=True, num_modules=3)
+    model = build(
+        adapter=STYLES[style],
+        split='both',
+        storage=storage,
+        merge=mode,
+        perturb=True,
+        split_bias=True,
+        num_modules=3)
     x, _ = batch(model)
     merged = logits(model.eval(), x)
     plain = build(adapter=STYLES[style], num_modules=1)
@@ -131,8 +135,7 @@ def test_merge_and_unmerge():
     first = copy.deepcopy(model.state_dict())
     model.merge()
     assert model.merged
-    assert all(torch.equal(v, first[k])
-               for k, v in model.state_dict().items())
+    assert all(torch.equal(v, first[k]) for k, v in model.state_dict().items())
     with pytest.raises(RuntimeError, match='unmerge'):
         model.train()(x, samples, mode='loss')
     model.unmerge()
@@ -179,8 +182,8 @@ def test_mean_merge_is_the_expectation(split):
         total = sum(
             int((draws == k).sum()) * outputs(down, up, x, k)
             for k in range(3)) / 4000
-        assert float((total - merged).abs().max()) < 0.1 * float(
-            merged.abs().max())
+        assert float(
+            (total - merged).abs().max()) < 0.1 * float(merged.abs().max())
 
 
 def test_evaluation_is_deterministic():
@@ -217,8 +220,8 @@ def test_draws_are_uniform_and_independent():
         counts = torch.bincount(flat[:, i], minlength=4).double()
         assert float(((counts - 375)**2 / 375).sum()) < 21.1
         for j in range(i):
-            pairs = torch.bincount(flat[:, i] * 4 + flat[:, j],
-                                   minlength=16).double()
+            pairs = torch.bincount(
+                flat[:, i] * 4 + flat[:, j], minlength=16).double()
             # 15 degrees of freedom.
             expected = 1500 / 16
             assert float(((pairs - expected)**2 / expected).sum()) < 45
@@ -238,12 +241,13 @@ def test_layer_order_of_draws():
     model = build(adapter=STYLES['houlsby'])
     adapter = model.adapter_modules()['backbone.layers.0']
     assert [d.layer for d in adapter.draws()] == [
-        adapter.attn.down, adapter.attn.up, adapter.ffn.down, adapter.ffn.up]
+        adapter.attn.down, adapter.attn.up, adapter.ffn.down, adapter.ffn.up
+    ]
     model = build(adapter=STYLES['lora'])
     first = [d.layer for d in model.drawing.draws[:8]]
     names = {module: name for name, module in model.named_modules()}
-    assert [names[layer].split('default.')[1] for layer in first] == [
-        'q.A', 'q.B', 'k.A', 'k.B', 'v.A', 'v.B', 'o.A', 'o.B']
+    assert [names[layer].split('default.')[1] for layer in first
+            ] == ['q.A', 'q.B', 'k.A', 'k.B', 'v.A', 'v.B', 'o.A', 'o.B']
 
 
 def test_wrong_indices():
@@ -252,89 +256,6 @@ def test_wrong_indices():
         model.set_indices(torch.zeros(2, 3))
     with pytest.raises(ValueError, match='0..N-1 with N=4'):
         model.set_indices(torch.full((2, 4), 4))
-
-
-def test_state_dict_has_the_host_names():
-    """Names are the host's, in parameters and in the state dict."""
-    model = build(swin(), num_modules=3)
-    keys = set(model.state_dict())
-    assert {k for k, _ in model.named_parameters()} <= keys
-    adapters = {k for k in keys if '.mosa.default.' in k}
-    host = {k for k in keys - adapters}
-    assert 'backbone.stages.0.blocks.0.ffn.layers.0.0.weight' in host
-    assert not any(k.startswith('module.') for k in keys)
-    assert all(model.is_adapter_key(k) for k in adapters)
-    assert not any(model.is_adapter_key(k) for k in host)
-
-
-def test_a_checkpoint_of_the_host_loads():
-    """Adapters keep their start; nothing else is missing."""
-    model = build(perturb=True)
-    plain = {k: v for k, v in model.state_dict().items()
-             if not model.is_adapter_key(k)}
-    result = build().load_state_dict(plain, strict=False)
-    assert not result.unexpected_keys
-    assert all('.mosa.' in k for k in result.missing_keys)
-
-
-class Pair(nn.Module):
-    """Other modules before and after a tuned model."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.neck, self.student = nn.Linear(2, 2), model
-        self.after = nn.Linear(2, 2)
-
-
-def test_neighbours_keep_their_keys():
-    """The wrapper touches no key of other modules, saved or missing."""
-    pair = Pair(build())
-    state = pair.state_dict()
-    assert {'neck.weight', 'after.weight'} <= set(state)
-    del state['neck.weight'], state['after.bias']
-    result = Pair(build()).load_state_dict(state, strict=False)
-    assert set(result.missing_keys) == {'neck.weight', 'after.bias'}
-
-
-@pytest.mark.parametrize('change', [
-    dict(num_modules=3), dict(split='both'), dict(storage='replicated'),
-    dict(adapter=adaptformer(bottleneck=5)), dict(split_bias=True)
-])
-def test_another_model_is_refused(change):
-    """Nothing is loaded from adapters with other options."""
-    model = build(perturb=True)
-    other = build(**change)
-    before = copy.deepcopy(other.state_dict())
-    with pytest.raises(ValueError, match='nothing was loaded'):
-        other.load_state_dict(model.state_dict(), strict=False)
-    assert all(torch.equal(v, before[k])
-               for k, v in other.state_dict().items())
-
-
-@pytest.mark.parametrize('other', [
-    adaptformer(), dict(type='LinearProbe'),
-    dict(type='LoRA', rank=4, targets='qk')
-])
-def test_adapters_at_other_places_are_refused(other):
-    """Those that this model has no place for are not dropped silently."""
-    state = build(adapter=dict(type='LoRA', rank=4, targets='vo'),
-                  perturb=True).state_dict()
-    with pytest.raises(ValueError, match='not in the model'):
-        build(adapter=other).load_state_dict(state, strict=False)
-
-
-def test_spoilt_and_partial_adapters_are_refused():
-    """NaN in a file, a missing and an unknown key."""
-    model = build(perturb=True)
-    key = 'backbone.layers.0.mosa.default.up.weight'
-    for damage, text in ((lambda s: s[key].fill_(float('nan')), 'finite'),
-                         (lambda s: s.pop(key), 'missing'),
-                         (lambda s: s.update({key + 's': s[key]}),
-                          'not in the model')):
-        state = copy.deepcopy(model.state_dict())
-        damage(state)
-        with pytest.raises(ValueError, match=text):
-            build().load_state_dict(state, strict=False)
 
 
 def test_initialisation_leaves_adapters_alone():
@@ -352,81 +273,11 @@ def test_initialisation_leaves_adapters_alone():
             self.student = model
 
     Parent().init_weights()
-    assert all(torch.equal(v, before[k])
-               for k, v in model.state_dict().items())
+    assert all(
+        torch.equal(v, before[k]) for k, v in model.state_dict().items())
     fresh = build()
     for layer in fresh.split_layers().values():
         assert not layer.weight.any()
-
-
-def test_pretrained_host_weights_survive(tmp_path):
-    """Property 30: ``init_cfg=Pretrained`` loads before the insertion."""
-    source = build()
-    weights = {k[len('backbone.'):]: v for k, v in
-               source.state_dict().items()
-               if k.startswith('backbone.') and '.mosa.' not in k}
-    path = str(tmp_path / 'backbone.pth')
-    torch.save(weights, path)
-    module = vit(init_cfg=dict(type='Pretrained', checkpoint=path))
-    model = build(module, seed=5)
-    for key, value in weights.items():
-        assert torch.equal(model.state_dict()[f'backbone.{key}'], value)
-
-
-def backbone_file(path, rename=str, **changes):
-    """Weights of the tiny backbone under other names."""
-    weights = {k[len('backbone.'):]: v for k, v in
-               build(double=False).state_dict().items()
-               if k.startswith('backbone.') and '.mosa.' not in k}
-    weights = {rename(k): v for k, v in weights.items()}
-    torch.save(dict(weights, **changes), path)
-    return str(path)
-
-
-@pytest.mark.parametrize('rename, cure', [
-    (lambda k: k.replace('layers.', 'blocks.'), 'tools/model_converters'),
-    (lambda k: f'net.{k}', r"prefix='net\.'"),
-])
-def test_a_file_of_other_names_is_refused(tmp_path, rename, cure):
-    """Frozen, the host would stay random."""
-    path = backbone_file(tmp_path / 'a.pth', rename)
-    init = dict(type='Pretrained', checkpoint=path)
-    with pytest.raises(ConfigError, match=cure) as caught:
-        build(vit(init_cfg=init))
-    assert 'backbone.init_cfg' in str(caught.value) and path in str(
-        caught.value)
-    with pytest.raises(ConfigError, match='Leave prefix away'):
-        build(vit(init_cfg=dict(init, prefix='nowhere.')))
-    if 'prefix' in cure:
-        build(vit(init_cfg=dict(init, prefix='net.')))
-
-
-def test_a_file_with_gaps_is_told_and_a_spoilt_one_refused(
-        tmp_path, monkeypatch):
-    from mmext.models.adapters import host_weights
-    told = []
-    monkeypatch.setattr(host_weights, 'print_log',
-                        lambda text, **_: told.append(text))
-    # a position embedding of another size is resized by the host
-    whole = backbone_file(
-        tmp_path / 'a.pth', pos_embed=torch.randn(1, 10, WIDTH))
-    init = dict(type='Pretrained', checkpoint=whole)
-    module = vit(init_cfg=init)
-    build(module)
-    # or into the whole host, whose head is trained
-    weights = {f'backbone.{k}': v for k, v in torch.load(whole).items()}
-    torch.save(weights, tmp_path / 'b.pth')
-    build(dict(vit(), init_cfg=dict(
-        type='Pretrained', checkpoint=str(tmp_path / 'b.pth'))))
-    assert not told
-    init['checkpoint'] = backbone_file(
-        tmp_path / 'c.pth', lambda k: k.replace('qkv', 'q_k_v'))
-    build(vit(init_cfg=init))
-    assert 'layers.0.attn.qkv.weight' in told[0] and 'random' in told[0]
-    init['checkpoint'] = backbone_file(
-        tmp_path / 'd.pth', cls_token=torch.full((1, 1, WIDTH), torch.nan))
-    with pytest.raises(ConfigError, match='not finite in .*cls_token'):
-        build(vit(init_cfg=init))
 
 
 def test_modules_differ_only_on_their_masks():
@@ -453,16 +304,3 @@ def test_a_top_level_preprocessor_reaches_the_host():
     assert model.data_preprocessor.mean.flatten().tolist() == cfg['mean']
     with pytest.raises(ValueError, match='has its own'):
         build(model.module, data_preprocessor=cfg)
-
-
-def test_hooks_of_the_host_see_a_checkpoint():
-    """What a host does to loaded keys is done through the wrapper too."""
-    model = build()
-    seen = []
-    model.module._register_load_state_dict_pre_hook(
-        lambda state, *args: seen.append(len(state)))
-    model.load_state_dict(build().state_dict())
-    assert seen
-    with pytest.raises(ValueError, match='nothing was loaded'):
-        copy.deepcopy(model).load_state_dict(
-            build(num_modules=3).state_dict())
