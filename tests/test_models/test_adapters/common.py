@@ -30,6 +30,11 @@ def trained(model):
     return {n: p for n, p in model.named_parameters() if p.requires_grad}
 
 
+def trainable(model):
+    """Names of those parameters, in order."""
+    return list(trained(model))
+
+
 def fresh_host(seed=0):
     """The host that ``build(seed=seed)`` wraps."""
     torch.manual_seed(seed)

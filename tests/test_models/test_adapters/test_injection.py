@@ -1,30 +1,28 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""Hosts, targets, baselines, parameter counts and wrong configs."""
-import copy
-
+"""Targets, what is trained, parameter counts and wrong configs."""
 import pytest
 import torch
-import torch.nn as nn
 
 pytest.importorskip('mmpretrain')
 
-from mmext.models.adapters import MaskedLinear, detach, slots  # noqa: E402
-from mmext.registry import MODELS  # noqa: E402
-from mmext.utils.user_error import ConfigError  # noqa: E402
-from ...tiny_classifiers import (adaptformer, batch, build, move,  # noqa: E402
-                                 swin, total_loss, vit)
-
-
-def trainable(model):
-    return [n for n, p in model.named_parameters() if p.requires_grad]
+from mmext.models.adapters import detach, slots
+from mmext.registry import MODELS
+from mmext.utils.user_error import ConfigError
+from ...tiny_classifiers import (adaptformer, batch, build, swin, total_loss,
+                                 vit)
+from .common import trainable
 
 
 def test_targets_by_type_regex_and_suffix():
     """Per-target overrides; the first target that fits counts."""
-    model = build(vit(layers=4), targets=[
-        dict(pattern='layers.0', bottleneck=6),
-        dict(pattern=r'backbone\.layers\.[12]', num_modules=2, split='both'),
-    ])
+    model = build(
+        vit(layers=4),
+        targets=[
+            dict(pattern='layers.0', bottleneck=6),
+            dict(
+                pattern=r'backbone\.layers\.[12]', num_modules=2,
+                split='both'),
+        ])
     adapters = model.adapter_modules()
     assert list(adapters) == [f'backbone.layers.{i}' for i in range(3)]
     assert adapters['backbone.layers.0'].down.out_features == 6
@@ -98,24 +96,22 @@ def test_wrong_options(options, text):
 @pytest.mark.parametrize('granularity, axis', [('row', 1), ('column', 0)])
 def test_granularity_of_a_model(granularity, axis):
     """A module owns whole rows (columns) of every split layer."""
-    model = build(adapter=adaptformer(bottleneck=8), num_modules=4,
-                  split='both', granularity=granularity)
+    model = build(
+        adapter=adaptformer(bottleneck=8),
+        num_modules=4,
+        split='both',
+        granularity=granularity)
     layers = model.split_layers()
     assert len(layers) == 4
     for layer in layers.values():
-        shares = torch.stack(
-            [(layer.owner == k).sum(axis) for k in range(4)])
+        shares = torch.stack([(layer.owner == k).sum(axis) for k in range(4)])
         # exactly as many of each row, or column, to every module
         assert (shares.max(0).values - shares.min(0).values).max() <= 1
-    other = build(adapter=adaptformer(bottleneck=8), num_modules=4,
-                  split='both')
-    assert any(not torch.equal(layer.owner, other.split_layers()[name].owner)
+    other = build(
+        adapter=adaptformer(bottleneck=8), num_modules=4, split='both')
+    assert any(not torch.equal(layer.owner,
+                               other.split_layers()[name].owner)
                for name, layer in layers.items())
-
-
-def test_swin_refuses_other_styles():
-    with pytest.raises(ValueError, match='carries AdaptFormer'):
-        build(swin(), adapter=dict(type='Houlsby', bottleneck=4))
 
 
 def test_an_error_leaves_the_host_alone():
@@ -123,10 +119,17 @@ def test_an_error_leaves_the_host_alone():
     host = MODELS.build(dict(vit(), _scope_='mmpretrain'))
     before = {k: v.clone() for k, v in host.state_dict().items()}
     with pytest.raises(ValueError, match='at most 12'):
-        build(host, targets=[
-            dict(pattern='layers.0', num_modules=2),
-            dict(pattern='layers.1', num_modules=13, granularity='column',
-                 bottleneck=12, split='down')])
+        build(
+            host,
+            targets=[
+                dict(pattern='layers.0', num_modules=2),
+                dict(
+                    pattern='layers.1',
+                    num_modules=13,
+                    granularity='column',
+                    bottleneck=12,
+                    split='down')
+            ])
     assert host.state_dict().keys() == before.keys()
     assert not list(slots(host))
 
@@ -135,12 +138,15 @@ def test_a_host_is_wrapped_once():
     """A second wrapper would replace the first one's adapters."""
     model = build()
     before = {k: v.clone() for k, v in model.state_dict().items()}
-    for module in (model, model.module, dict(
-            type='mmext.MoSAModel', module=vit(), adapter=adaptformer())):
+    for module in (model, model.module,
+                   dict(
+                       type='mmext.MoSAModel',
+                       module=vit(),
+                       adapter=adaptformer())):
         with pytest.raises(ValueError, match='has adapters already'):
             build(module)
-    assert all(torch.equal(v, before[k])
-               for k, v in model.state_dict().items())
+    assert all(
+        torch.equal(v, before[k]) for k, v in model.state_dict().items())
     build(model.unload())
 
 
@@ -172,114 +178,6 @@ def test_unique_parameters_of_swin():
     """Property 23: ``2 D r + r + D`` for a block of width D."""
     expected = 2 * sum(2 * d * 4 + 4 + d for d in (16, 32))
     assert count(build(swin())) == expected
-
-
-@pytest.mark.parametrize('layer_scale', [0., 1e-5])
-@pytest.mark.parametrize('style', [
-    adaptformer(), dict(type='Pfeiffer', bottleneck=4),
-    dict(type='Houlsby', bottleneck=4),
-    dict(type='LoRA', rank=4, targets='qkvo')])
-def test_dino(style, layer_scale):
-    """DINOv2's layer scale does not shrink a bottleneck adapter."""
-    module = vit(layer_scale_init_value=layer_scale)
-    model = build(module, adapter=style, perturb=True)
-    x, samples = batch(model)
-    total_loss(model.train(), x, samples).backward()
-    with torch.no_grad(), model.disable_adapters():
-        plain = model.eval()(x)
-    moved = float((model(x) - plain).detach().abs().max())
-    assert moved > 1e-3 if style['type'] != 'LoRA' or not layer_scale \
-        else moved > 0
-
-
-def test_swiglu_feed_forward():
-    """ViT-g's feed-forward part; its residual is its own."""
-    backbone = dict(layer_cfgs=dict(ffn_type='swiglu_fused'))
-    for style in (adaptformer(), dict(type='Pfeiffer', bottleneck=4)):
-        model = build(vit(**backbone), adapter=style)
-        x, _ = batch(model)
-        with torch.no_grad():
-            actual = model.eval()(x)
-            with model.disable_adapters():
-                torch.testing.assert_close(actual, model(x))
-
-
-def test_swin_shares_stochastic_depth():
-    """Specification a.1: a dropped branch takes its adapter with it."""
-    model = build(swin(), perturb=True)
-    block = model.backbone.stages[0].blocks[0]
-    model.train()
-    model.draw(1)
-    block.ffn.dropout_layer = nn.Dropout(p=1.)
-    block.attn.drop = nn.Dropout(p=1.)
-    x = torch.randn(2, 64, 16, dtype=torch.float64)
-    torch.testing.assert_close(block(x, (8, 8)), x)
-
-
-@pytest.mark.parametrize('adapter,expected', [
-    (dict(type='LinearProbe'), lambda n: 'head' in n),
-    (dict(type='FullFineTune'), lambda n: True),
-    (dict(type='BitFit'), lambda n: 'head' in n or n.endswith('bias')),
-    (dict(type='SSF'), lambda n: 'head' in n or '.mosa.' in n),
-])
-def test_baselines(adapter, expected):
-    """What each plain baseline trains, by the same injection code."""
-    model = build(adapter=adapter, num_modules=1, num_passes=1)
-    names = [n for n, _ in model.named_parameters()]
-    assert trainable(model) == [n for n in names if expected(n)]
-    x, samples = batch(model)
-    before = model.eval()(x).detach()
-    with model.disable_adapters():
-        assert torch.equal(model(x), before)
-    total_loss(model.train(), x, samples).backward()
-    assert all(p.grad is not None for n, p in model.named_parameters()
-               if p.requires_grad)
-
-
-def test_ssf_scales_and_shifts_every_layer():
-    """Its formula on a convolution, a norm and a linear layer."""
-    model = build(adapter=dict(type='SSF'), num_modules=1)
-    move(model)
-    layer = model.backbone.layers[0].attn.proj
-    x = torch.randn(3, 16, dtype=torch.float64)
-    part = layer.mosa['default']
-    expected = nn.functional.linear(x, layer.weight, layer.bias) \
-        * part.scale + part.shift
-    torch.testing.assert_close(layer(x), expected)
-    conv = model.backbone.patch_embed.projection
-    image = torch.randn(1, 3, 16, 16, dtype=torch.float64)
-    part = conv.mosa['default']
-    expected = nn.functional.conv2d(
-        image, conv.weight, conv.bias, conv.stride) * part.scale.view(
-            1, -1, 1, 1) + part.shift.view(1, -1, 1, 1)
-    torch.testing.assert_close(conv(image), expected)
-
-
-def test_fixed_mask_baseline():
-    """Specification a.8: only masked elements of an adapter move, in
-    training and in evaluation, whatever the weight decay."""
-    model = build(adapter=adaptformer(fixed_mask=True), num_passes=1)
-    layers = {n: m for n, m in model.named_modules()
-              if isinstance(m, MaskedLinear)}
-    assert len(layers) == 4 and not model.split_layers()
-    before = {n: m.value_of('weight').detach().clone()
-              for n, m in layers.items()}
-    x, samples = batch(model)
-    optimizer = torch.optim.AdamW(
-        [p for p in model.parameters() if p.requires_grad], lr=0.1,
-        weight_decay=0.5)
-    for _ in range(2):
-        optimizer.zero_grad()
-        total_loss(model.train(), x, samples).backward()
-        optimizer.step()
-    for name, layer in layers.items():
-        size = layer.weight.numel()
-        assert int(layer.weight_mask.sum()) == size - int(0.75 * size)
-        moved = layer.value_of('weight') != before[name]
-        assert not moved[~layer.weight_mask].any()
-        assert moved[layer.weight_mask].any()
-    copied = copy.deepcopy(model)
-    assert torch.equal(copied.eval()(x), model.eval()(x))
 
 
 def test_lora_branch_equals_changed_weights():
@@ -325,8 +223,12 @@ def test_learnable_scale():
 def test_frozen_backbone_in_eval_mode():
     """Trap E22: the backbone is in eval mode, its adapters are not."""
     module = vit(drop_rate=0.5)
-    model = build(module, frozen_backbone_eval=True, perturb=True,
-                  num_passes=1, adapter=adaptformer(drop_rate=0.))
+    model = build(
+        module,
+        frozen_backbone_eval=True,
+        perturb=True,
+        num_passes=1,
+        adapter=adaptformer(drop_rate=0.))
     model.train()
     assert model.training and model.head.training
     block = model.backbone.layers[0]
@@ -344,16 +246,17 @@ def test_frozen_backbone_in_eval_mode():
 
 def test_detach_gives_the_host_back():
     """Class, names and results are those of before."""
-    model = build(adapter=dict(type='LoRA', rank=4, targets='o',
-                               o_reads='input'), perturb=True)
+    model = build(
+        adapter=dict(type='LoRA', rank=4, targets='o', o_reads='input'),
+        perturb=True)
     x, _ = batch(model)
     with torch.no_grad(), model.disable_adapters():
         expected = model.eval()(x)
     for _, module in list(model.named_modules()):
         detach(module)
     plain = MODELS.build(dict(vit(), _scope_='mmpretrain'))
-    assert [type(m) for m in model.module.modules()] == [
-        type(m) for m in plain.modules()]
+    assert [type(m) for m in model.module.modules()
+            ] == [type(m) for m in plain.modules()]
     assert set(model.module.state_dict()) == set(plain.state_dict())
     assert torch.equal(model(x), expected)
 
@@ -366,29 +269,13 @@ def test_layer_depth_is_the_host_s():
         'backbone.layers.1.ln1.weight')
 
 
-def test_half_precision_backbone():
-    """Adapters stay in float32 beside a bfloat16 host."""
-    model = build(double=False, perturb=True)
-    adapters = {id(p) for _, slot in slots(model) for p in slot.parameters()}
-    for parameter in model.parameters():
-        if id(parameter) not in adapters:
-            parameter.data = parameter.data.bfloat16()
-    x = torch.randn(2, 3, 16, 16).bfloat16()
-    model.train().draw(1)
-    out = model.backbone(x)[-1]
-    assert out.dtype == torch.bfloat16
-    out.float().square().sum().backward()
-    grads = [p.grad for p in model.parameters() if id(p) in adapters]
-    assert all(g.dtype == torch.float32 for g in grads if g is not None)
-
-
 def test_a_frozen_neck_is_told(monkeypatch):
     """mmseg's necks are random where no checkpoint has them."""
     said = []
     monkeypatch.setattr('mmext.models.adapters.mosa_model.print_log',
                         lambda text, **options: said.append(text))
-    host = dict(vit(), neck=dict(
-        type='LinearNeck', in_channels=16, out_channels=16))
+    host = dict(
+        vit(), neck=dict(type='LinearNeck', in_channels=16, out_channels=16))
     build(host)
     assert 'neck stays' in said[-1]
     said.clear()
@@ -396,57 +283,3 @@ def test_a_frozen_neck_is_told(monkeypatch):
     assert any(name.startswith('neck.') for name in names)
     build()
     assert not any('stays' in text for text in said)
-
-
-def test_norms_that_ssf_does_not_know():
-    """The channels of ConvNeXt's norm are on one axis or another."""
-    host = dict(
-        type='ImageClassifier',
-        backbone=dict(type='ConvNeXt', arch=dict(
-            depths=[1, 1], channels=[4, 8]), out_indices=(1, )),
-        head=dict(type='LinearClsHead', num_classes=5, in_channels=8))
-    with pytest.raises(ConfigError, match='LayerNorm2d'):
-        build(host, dict(type='SSF'))
-
-
-@pytest.mark.stack_subset
-@pytest.mark.parametrize('kind, backbone', [
-    ('DeiT3', {}),
-    ('BEiTViT', dict(use_abs_pos_emb=True, use_rel_pos_bias=True)),
-    ('BEiTViT', dict(use_shared_rel_pos_bias=True, use_rel_pos_bias=False,
-                     layer_scale_init_value=0.1)),
-])
-@pytest.mark.parametrize('style', ['AdaptFormer', 'Pfeiffer', 'Houlsby'])
-def test_relatives_of_vit(kind, backbone, style):
-    """A new adapter changes nothing; all of it is trained by two passes."""
-    host = vit(**backbone)
-    host['backbone'].update(type=kind)
-    model = build(host, dict(type=style, bottleneck=4))
-    x, samples = batch(model)
-    with torch.no_grad(), model.disable_adapters():
-        expected = model.eval()(x)
-    with torch.no_grad():
-        torch.testing.assert_close(model(x), expected, rtol=0, atol=1e-12)
-    move(model)
-    total_loss(model.train(), x, samples).backward()
-    inside = [p for a in model.adapter_modules().values()
-              for p in a.parameters()]
-    assert inside and all(p.grad is not None for p in inside)
-    lora = dict(type='LoRA', rank=2, targets='qkvo')
-    if kind == 'DeiT3':
-        assert len(build(host, lora).split_layers()) == 2 * len('qkvo')
-    else:
-        with pytest.raises(ConfigError, match='needs. Use AdaptFormer'):
-            build(host, lora)
-
-
-def test_layers_that_only_lend_their_weights_get_no_scale():
-    """BEiT reads the weights of ``qkv``; what is behind it would idle."""
-    host = vit(use_rel_pos_bias=True)
-    host['backbone'].update(type='BEiTViT')
-    model = build(host, dict(type='SSF'), perturb=True)
-    assert not any('qkv' in name for name in model.adapter_modules())
-    x, samples = batch(model)
-    total_loss(model.train(), x, samples).backward()
-    assert all(p.grad is not None for a in model.adapter_modules().values()
-               for p in a.parameters())
