@@ -8,6 +8,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
+from typing import Callable
 
 # Two runs add in the same order only with the same number of threads, and
 # tiny models gain nothing from more than one. Set before torch is imported.
@@ -21,6 +22,7 @@ if not os.environ.get('MMEXT_TEST_GPU'):
     os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
 import mmengine.runner.runner  # noqa: E402
+import numpy as np  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -109,6 +111,27 @@ def _folder(variable: str, default: str, what: str) -> Path:
 def golden_root() -> Path:
     """The folder that holds svdp/, mosa/, lipschitz/ and bicross/."""
     return _folder('MMEXT_GOLDEN', '../shared/golden', 'reference arrays')
+
+
+@pytest.fixture(scope='session')
+def recorded_arrays(golden_root: Path) -> Callable[..., dict]:
+    """Reads a file of the reference arrays, e.g. ('lipschitz', 'ema.npz').
+
+    Numbers become tensors, texts stay as they are.
+    """
+
+    def read(*name: str) -> dict:
+        path = golden_root.joinpath(*name)
+        if not path.is_file():
+            pytest.skip(f'reference arrays: no file {path}')
+        with np.load(path) as file:
+            arrays = {key: np.asarray(file[key]) for key in file}
+        return {
+            key: array if array.dtype.kind == 'U' else torch.from_numpy(array)
+            for key, array in arrays.items()
+        }
+
+    return read
 
 
 @pytest.fixture(scope='session')

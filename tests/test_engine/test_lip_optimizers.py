@@ -3,7 +3,6 @@
 import math
 import re
 
-import numpy as np
 import pytest
 import torch
 from mmengine.optim import build_optim_wrapper
@@ -18,12 +17,8 @@ NAMES = ('dist_weight', 'dist_bias', 'linear_weight', 'linear_bias')
 
 
 @pytest.fixture(scope='module')
-def golden(golden_root):
-    with np.load(golden_root / 'lipschitz' / 'optim.npz') as file:
-        return {
-            key: torch.from_numpy(np.asarray(file[key]))
-            for key in file.files
-        }
+def golden(recorded_arrays):
+    return recorded_arrays('lipschitz', 'optim.npz')
 
 
 def start(golden, dtype):

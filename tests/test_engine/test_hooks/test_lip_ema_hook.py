@@ -2,7 +2,6 @@
 """Properties 22, 23 and 24: the average, in runs of the stock Runner."""
 import math
 
-import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -32,9 +31,8 @@ def ema_of(runner):
     return next(h for h in runner.hooks if isinstance(h, LipschitzEMAHook))
 
 
-def test_property_22_recorded_trajectory(golden_root):
-    with np.load(golden_root / 'lipschitz' / 'ema.npz') as file:
-        data = {k: torch.from_numpy(np.asarray(file[k])) for k in file.files}
+def test_property_22_recorded_trajectory(recorded_arrays):
+    data = recorded_arrays('lipschitz', 'ema.npz')
     assert not bool(data['buffers_averaged'])
     net = nn.Module()
     net.w = nn.Parameter(data['init_w'].double())

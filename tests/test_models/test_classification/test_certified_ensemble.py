@@ -3,7 +3,6 @@
 import math
 from copy import deepcopy
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,12 +16,8 @@ from .lip_models import (CLASSES, build, classifier, finished, images,
 
 
 @pytest.fixture
-def golden(golden_root):
-    path = golden_root / 'lipschitz' / 'ensemble.npz'
-    if not path.is_file():
-        pytest.skip(f'no {path}; set MMEXT_GOLDEN')
-    with np.load(path) as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file}
+def golden(recorded_arrays):
+    return recorded_arrays('lipschitz', 'ensemble.npz')
 
 
 def golden_ensemble(golden):

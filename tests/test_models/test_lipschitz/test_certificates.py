@@ -4,7 +4,6 @@ import copy
 import itertools
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -27,14 +26,6 @@ from mmext.models.lipschitz.p_norm import distance_modules, p_norm, set_p
 from mmext.models.lipschitz.rounding import RoundingTracker
 from .nets import (EPS, HEADS, HIGH, LOW, MEAN, STD, blobs, certifier, pixels,
                    small, trained)
-
-
-def known(name, root):
-    path = root / 'lipschitz' / name
-    if not path.is_file():
-        pytest.skip(f'no {path}')
-    with np.load(path) as file:
-        return {k: torch.from_numpy(np.asarray(file[k])) for k in file}
 
 
 def recorded_mlp(arrays):
@@ -66,8 +57,8 @@ def set_means(layers, means):
 
 
 @pytest.mark.stack_subset
-def test_property_13_residuals_and_decisions_as_recorded(golden_root):
-    arrays = known('mlp_net.npz', golden_root)
+def test_property_13_residuals_and_decisions_as_recorded(recorded_arrays):
+    arrays = recorded_arrays('lipschitz', 'mlp_net.npz')
     net, layers = recorded_mlp(arrays)
     set_means(layers, arrays['train_p8_running_mean'][-1])
     x, y = arrays['x'].double(), arrays['label']
@@ -84,8 +75,8 @@ def test_property_13_residuals_and_decisions_as_recorded(golden_root):
                 certified(residual, y), arrays[f'e{j}_{name}_cert'])
 
 
-def test_property_20_channel_radii_as_recorded(golden_root):
-    arrays = known('mlp_net.npz', golden_root)
+def test_property_20_channel_radii_as_recorded(recorded_arrays):
+    arrays = recorded_arrays('lipschitz', 'mlp_net.npz')
     net, layers = recorded_mlp(arrays)
     set_means(layers, arrays['pgd_running_mean'])
     box = eps_box(arrays['x'].double(), arrays['aniso_eps'], arrays['down'],
@@ -147,9 +138,10 @@ def test_property_13_each_method_certifies_what_the_weaker_does(head):
     assert gained[1] > 0, 'the clamp should help somewhere'
 
 
-def test_training_bounds_of_features_are_the_recorded_shortcut(golden_root):
+def test_training_bounds_of_features_are_the_recorded_shortcut(
+        recorded_arrays):
     """Features +- eps through the head, in train mode at finite p."""
-    arrays = known('hybrid_net.npz', golden_root)
+    arrays = recorded_arrays('lipschitz', 'hybrid_net.npz')
     hidden, width = arrays['L2_weight'].shape
     classes = len(arrays['L3_weight'])
     net = build_network(

@@ -15,12 +15,8 @@ TIGHT = dict(rtol=1e-9, atol=1e-9)
 
 
 @pytest.fixture
-def golden(golden_root):
-    path = golden_root / 'lipschitz' / 'ensemble.npz'
-    if not path.is_file():
-        pytest.skip(f'no {path}; set MMEXT_GOLDEN')
-    with np.load(path) as file:
-        return {key: torch.from_numpy(np.asarray(file[key])) for key in file}
+def golden(recorded_arrays):
+    return recorded_arrays('lipschitz', 'ensemble.npz')
 
 
 def certified(residual, labels):

@@ -103,12 +103,8 @@ def test_property_7_mean_shift_follows_its_equations(shape, dim):
     assert torch.equal(shift.running_mean, shift.running_mean.detach())
 
 
-def test_property_7_mean_shift_against_recorded_batches(golden_root):
-    path = golden_root / 'lipschitz' / 'mean_shift.npz'
-    if not path.is_file():
-        pytest.skip(f'no {path}')
-    with np.load(path) as file:
-        arrays = {k: torch.from_numpy(np.asarray(file[k])) for k in file}
+def test_property_7_mean_shift_against_recorded_batches(recorded_arrays):
+    arrays = recorded_arrays('lipschitz', 'mean_shift.npz')
     for kind in ('fc', 'conv'):
         x = arrays[f'{kind}_x'].double()
         shift = MeanShift(

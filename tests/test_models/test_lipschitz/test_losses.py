@@ -2,7 +2,6 @@
 """Objectives of distance nets against recorded numbers."""
 import re
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,12 +20,8 @@ def value_of(key):
 
 
 @pytest.fixture(scope='module')
-def golden(golden_root):
-    with np.load(golden_root / 'lipschitz' / 'losses.npz') as file:
-        return {
-            key: torch.from_numpy(np.asarray(file[key]))
-            for key in file.files
-        }
+def golden(recorded_arrays):
+    return recorded_arrays('lipschitz', 'losses.npz')
 
 
 @pytest.fixture(params=[torch.float64, torch.float32], ids=str)

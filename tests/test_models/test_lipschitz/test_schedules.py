@@ -14,9 +14,9 @@ from mmext.utils.user_error import ConfigError
 
 
 @pytest.fixture(scope='module')
-def golden(golden_root):
-    with np.load(golden_root / 'lipschitz' / 'schedules.npz') as file:
-        return {key: file[key] for key in file.files}
+def golden(recorded_arrays):
+    arrays = recorded_arrays('lipschitz', 'schedules.npz')
+    return {key: np.asarray(value) for key, value in arrays.items()}
 
 
 def recordings(golden, prefix):
@@ -113,9 +113,9 @@ def run(cfg, schedule, iters, resume_at=None):
     return rates + [optimizer.param_groups[0]['lr']]
 
 
-def test_lambda_along_the_ratio(golden_root):
-    with np.load(golden_root / 'lipschitz' / 'losses.npz') as file:
-        wanted = file['v2_mixture_lam_schedule']
+def test_lambda_along_the_ratio(recorded_arrays):
+    wanted = recorded_arrays('lipschitz', 'losses.npz')
+    wanted = wanted['v2_mixture_lam_schedule'].numpy()
     schedule = LpSchedule((0, 0, 0, 10, 20), 1, 'v2', lam=(0.1, 0.0005))
     ours = [schedule.lam_at(t) for t in range(11)]
     np.testing.assert_allclose(ours, wanted, rtol=1e-12)
