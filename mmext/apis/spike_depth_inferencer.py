@@ -21,6 +21,7 @@ from mmext.spike.options import check_options
 from mmext.spike.preview import preview
 from mmext.spike.sources import natural_key
 from mmext.utils.arguments import is_count, is_positive
+from mmext.utils.config_build import model_config
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
@@ -101,7 +102,8 @@ class SpikeDepthInferencer(BaseInferencer):
                     device: str = 'cpu') -> nn.Module:
         model = self._built
         if model is None:
-            model = MODELS.build(cfg.model)
+            # the data preprocessor of the top level, too, as in the runner
+            model = MODELS.build(model_config(cfg, pretrained=True))
         if weights is not None:
             load_weights(model, weights)
         model.cfg = cfg
@@ -223,8 +225,11 @@ class SpikeDepthInferencer(BaseInferencer):
             dict: Input of ``model.test_step``.
 
         Raises:
-            ConfigError: If ``begin`` or ``every`` is none.
+            ConfigError: If ``batch_size``, ``begin`` or ``every`` is none.
         """
+        if not is_count(batch_size):
+            raise ConfigError('Expected batch_size to be a positive whole '
+                              f'number of windows, but got {batch_size!r}.')
         if not is_count(begin, 0):
             raise ConfigError('Expected begin to be a tick, counted from 0, '
                               f'but got {begin!r}.')
