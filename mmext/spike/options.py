@@ -3,7 +3,7 @@
 import inspect
 from typing import Any, Mapping
 
-from mmext.utils.arguments import first_unknown
+from mmext.utils.arguments import as_switch, first_unknown
 from mmext.utils.user_error import ConfigError
 from .arrays import check_bit_order, frame_size
 from .files import open_spikes
@@ -17,7 +17,8 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
         where (str): What they were given to, for the message.
 
     Raises:
-        ConfigError: If a name is unknown, or a size or bit order wrong.
+        ConfigError: If a name is unknown, or a size, bit order or switch
+            wrong.
     """
     known = list(inspect.signature(open_spikes).parameters)[1:]
     unknown = first_unknown(options, known)
@@ -28,6 +29,9 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
         raise ConfigError(
             f'Expected options of mmext.spike.open_spikes in {where}, '
             f'but it has no option {name!r}. {hint}')
+    for name in ('flipud', 'repair', 'check'):
+        if options.get(name) is not None:
+            as_switch(f'{name} in {where}', options[name])
     if options.get('size') is not None:
         frame_size(options['size'])
     check_bit_order(options.get('bitorder', 'little'))

@@ -1,9 +1,14 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What users may write, also in more than one way."""
+import dataclasses
 import math
 import numbers
 from difflib import get_close_matches
 from typing import Any, Collection, Iterable, Optional, Sequence, Tuple, Union
+
+import numpy as np
+
+from .user_error import ConfigError
 
 
 def as_tuple(names: Union[str, Sequence[str]]) -> Tuple[str, ...]:
@@ -35,6 +40,46 @@ def is_positive(value: Any) -> bool:
 def is_count(value: Any, low: int = 1) -> bool:
     """Whether a value is a whole number of at least ``low``."""
     return is_number(value, low) and isinstance(value, numbers.Integral)
+
+
+def as_switch(name: str, value: Any) -> bool:
+    """A switch, of which Python would take any text for True.
+
+    ``--cfg-options x=no`` gives the text ``'no'``. Numbers 0 and 1 are what
+    they look like.
+
+    Args:
+        name (str): The option, for the message.
+        value (Any): What was given.
+
+    Returns:
+        bool: The switch.
+
+    Raises:
+        ConfigError: If it is neither on nor off.
+    """
+    if isinstance(value, (numbers.Integral, np.bool_)) and value in (0, 1):
+        return bool(value)
+    kind = 'the text ' if isinstance(value, str) else ''
+    raise ConfigError(f'{name} is True or False, but got {kind}{value!r}.')
+
+
+def set_switches(options: Any, place: str = '') -> None:
+    """Check the fields of a dataclass that are annotated as a bool.
+
+    Args:
+        options (Any): A dataclass, also a frozen one, in its
+            ``__post_init__``. Numbers 0 and 1 become switches.
+        place (str): What stands before the names in the message, such as
+            ``'test_cfg.certify.'``. Defaults to ''.
+
+    Raises:
+        ConfigError: If one is neither on nor off.
+    """
+    for field in dataclasses.fields(options):
+        if field.type is bool:
+            value = as_switch(place + field.name, getattr(options, field.name))
+            object.__setattr__(options, field.name, value)
 
 
 def first_unknown(

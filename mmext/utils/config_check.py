@@ -161,12 +161,11 @@ def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
     if '.policies' in item.path:
         return  # automatic augmentation adds magnitude keys to each policy
     accepted = accepted_arguments(found)
-    if accepted.names is None:
-        return
     given = {str(k) for k in item.node} - _SYSTEM_KEYS
     given -= _BUILDER_KEYS.get(item.registry, set())
     name = getattr(found, '__name__', str(found))
-    for key in sorted(given - accepted.names):
+    unknown = set() if accepted.names is None else given - accepted.names
+    for key in sorted(unknown):
         near = get_close_matches(key, accepted.names, n=1)
         hint = f' Did you mean {near[0]!r}?' if near else \
             f' It accepts: {", ".join(sorted(accepted.names))}.'
@@ -186,6 +185,8 @@ def argument_findings(item: TypedDict, found: Any) -> Iterator[Finding]:
                 'error' if own else 'warning', item.path,
                 f'{name} expects True or False for the argument {key!r}, but '
                 f'got the text {item.node[key]!r}.')
+    if accepted.names is None:
+        return
     injected = _INJECTED.get(item.registry, set())
     if item.registry in (None, 'MODELS', 'TASK_UTILS', 'METRICS', 'FUNCTIONS',
                          'WEIGHT_INITIALIZERS', 'VISUALIZERS'):

@@ -105,7 +105,8 @@ def _accepted(target: Any) -> Arguments:
             return Arguments(names, required, True, frozenset(numbers),
                              frozenset(switches))
         if not use.to_super:
-            return Arguments(None, required)
+            return Arguments(None, required, False, frozenset(numbers),
+                             frozenset(switches))
         fixed |= use.fixed
     return Arguments(names, required or set(), False, frozenset(numbers),
                      frozenset(switches))

@@ -145,6 +145,8 @@ def test_splits(tmp_path):
             build(config, depth_scale=scale)
     with pytest.raises(ConfigError, match="Did you mean 'bitorder'"):
         build(config, spike_options=dict(bit_order='big'))
+    with pytest.raises(ConfigError, match="flipud in .*the text 'no'"):
+        build(config, spike_options=dict(flipud='no'))
 
 
 def test_parts_of_the_published_splits():

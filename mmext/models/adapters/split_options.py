@@ -8,6 +8,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.arguments import set_switches
 from mmext.utils.user_error import ConfigError
 from .functional import (GRANULARITIES, check_merge_mode, draw_scores,
                          sparse_mask)
@@ -58,7 +59,7 @@ class SplitOptions:
             Defaults to False.
 
     Raises:
-        ConfigError: For an unknown option.
+        ConfigError: For an unknown option, or a text for a switch.
     """
 
     num_modules: int = 4
@@ -72,6 +73,7 @@ class SplitOptions:
     fixed_mask: bool = False
 
     def __post_init__(self) -> None:
+        set_switches(self)
         if not isinstance(self.num_modules, int) or self.num_modules < 1:
             raise ConfigError('num_modules is a positive integer, but got '
                               f'{self.num_modules!r}.')

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from numbers import Integral
 from typing import Any, Optional, Tuple, Union
 
-from mmext.utils.arguments import is_number
+from mmext.utils.arguments import is_number, set_switches
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import attack_losses, autoattack_package
 from ..lipschitz.boxes import eps_tuple, warn_large_eps
@@ -86,6 +86,7 @@ class CertifyOptions:
         return cls(eps, **options)
 
     def __post_init__(self) -> None:
+        set_switches(self, 'test_cfg.certify.')
         _check_number('pixel_range', self.pixel_range, 0.)
         if self.radius_steps is not None:
             _check_number('radius_steps', self.radius_steps, 0)

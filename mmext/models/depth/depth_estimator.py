@@ -13,6 +13,7 @@ from torch import Tensor
 from mmext.models.distillers import depth_mask
 from mmext.models.uncertainty import mc_dropout_passes
 from mmext.registry import MODELS, register_depth
+from mmext.utils.arguments import as_switch
 from mmext.utils.depth_crops import check_crop
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
@@ -147,6 +148,8 @@ class BiCrossDepthEstimator(DepthEstimator):
                 raise ConfigError(
                     f'Expected {name} of mmext.BiCrossDepthEstimator to have '
                     f'keys of {sorted(known)}, but got {sorted(unknown)}.')
+            cfg = getattr(self, name)
+            cfg.clamp_first = as_switch(f'{name}.clamp_first', cfg.clamp_first)
         modes = ('whole', 'whole_flip', 'slide', 'slide_flip')
         if self.test_cfg.mode not in modes:
             raise ConfigError(f'Expected test_cfg.mode to be one of {modes}, '

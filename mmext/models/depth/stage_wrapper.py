@@ -7,6 +7,8 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmext.registry import MODELS
+from mmext.utils.arguments import as_switch
+from mmext.utils.config_types import type_name
 from mmext.utils.user_error import ConfigError
 
 
@@ -36,9 +38,14 @@ class StageWrapper(BaseModel):
         inner (str): Name of the attribute that holds the estimator.
         model (dict): Its config. Its data preprocessor becomes the
             wrapper's.
-        data_preprocessor (dict, optional): Instead of the estimator's.
+        data_preprocessor (dict, optional): Where the estimator has none, or
+            the same: the runner hands over that of the config's top level.
         input_key (str): Which of several inputs is predicted.
         init_cfg (dict or list, optional): Initialisation.
+
+    Raises:
+        ConfigError: If two data preprocessors differ, or the model is no
+            estimator for this training.
     """
 
     def __init__(self,
@@ -49,6 +56,7 @@ class StageWrapper(BaseModel):
                  init_cfg: Optional[dict] = None) -> None:
         model = deepcopy(dict(model))
         own = model.pop('data_preprocessor', None)
+        _same_preprocessor(data_preprocessor, own, inner)
         super().__init__(
             data_preprocessor=data_preprocessor or own, init_cfg=init_cfg)
         self.input_key, self._inner = input_key, inner
@@ -138,18 +146,53 @@ def _add_prefix(module: StageWrapper, state_dict: dict, prefix: str, *args:
                 state_dict.pop(key)
 
 
+def _same_preprocessor(given: Any, own: Any, inner: str) -> None:
+    """Refuse two that differ: which one rules depends on who builds.
+
+    A bare estimator has its own, as does a wrapper that is built without the
+    runner, which sets the top level's.
+    """
+    if not isinstance(given, Mapping) or not isinstance(own, Mapping):
+        return
+    apart = [
+        key for key in sorted({*given, *own})
+        if _comparable(key, given) != _comparable(key, own)
+    ]
+    if apart:
+        top, inside = ({key: one.get(key) for key in apart}
+                       for one in (given, own))
+        name = f'model.{inner}.data_preprocessor'
+        raise ConfigError(
+            f'Expected data_preprocessor and {name} to be the same, but the '
+            f'one has {top} and the other {inside}. Set both alike, such as '
+            f'--cfg-options data_preprocessor.size=96,160 {name}.size=96,160, '
+            'or one of them to None.')
+
+
+def _comparable(key: str, cfg: Mapping) -> Any:
+    value = cfg.get(key)
+    if key == 'type':
+        return type_name(value)
+    return list(value) if isinstance(value, (list, tuple)) else value
+
+
 def take_options(name: str, given: Optional[Mapping],
                  defaults: Mapping) -> Dict[str, Any]:
     """Merge the options of a loss with their defaults.
 
     Raises:
-        ConfigError: If there is no option of a name.
+        ConfigError: If there is no option of a name, or a text where one is
+            a switch.
     """
     unknown = sorted(set(given or {}) - set(defaults))
     if unknown:
         raise ConfigError(f'Expected {name} with keys among '
                           f'{sorted(defaults)}, but got {unknown}.')
-    return dict(defaults, **(given or {}))
+    options = dict(defaults, **(given or {}))
+    for key, value in defaults.items():
+        if isinstance(value, bool):
+            options[key] = as_switch(f'{name}.{key}', options[key])
+    return options
 
 
 def channels_of(estimator: nn.Module, path: str, option: str) -> int:

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mmext.utils.arguments import as_switch
 from mmext.utils.user_error import ConfigError
 
 Threshold = Union[float, str, Mapping]
@@ -28,20 +29,21 @@ def check_threshold(threshold: Threshold) -> Tuple[str, float, bool]:
         each image has its own.
 
     Raises:
-        ConfigError: If it is none of these.
+        ConfigError: If it is none of these, or per_image is no switch.
     """
     if isinstance(threshold, (int, float)):
         return 'fixed', float(threshold), False
     given = dict(type=threshold) if isinstance(threshold, str) else \
         dict(threshold)
     kind, per_image = given.pop('type', None), given.pop('per_image', False)
+    per_image = as_switch('threshold.per_image', per_image)
     q = given.pop('q', 0.5)
     if kind not in ('quantile', 'mean') or given or not 0 <= q <= 1:
         raise ConfigError(
             "Expected threshold to be a number, 'mean', or "
             "dict(type='quantile', q=0.5, per_image=False) with q in [0, 1], "
             f'but got {threshold!r}.')
-    return kind, float(q), bool(per_image)
+    return kind, float(q), per_image
 
 
 @torch.no_grad()

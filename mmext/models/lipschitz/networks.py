@@ -11,7 +11,7 @@ from typing import Any, Dict, Optional, Sequence, Tuple, Type, Union
 import torch.nn as nn
 from torch import Tensor
 
-from mmext.utils.arguments import is_count, is_number
+from mmext.utils.arguments import as_switch, is_count, is_number
 from mmext.utils.user_error import ConfigError
 from .bound_heads import BoundMLP, DistanceHead
 from .bounds import (BoundConstantPad2d, BoundFlatten, BoundMaxPool2d, Bounds,
@@ -37,7 +37,8 @@ class DistanceBody(nn.Module):
             black is ``-mean / std``. Defaults to 0, the mean.
 
     Raises:
-        ConfigError: If the images are too small for the layers.
+        ConfigError: If the images are too small for the layers, or
+            sync_mean is no switch.
     """
 
     def __init__(self,
@@ -54,7 +55,8 @@ class DistanceBody(nn.Module):
         self._options = dict(
             p=p,
             identity=identity,
-            mean_shift=dict(momentum=momentum, sync=sync_mean))
+            mean_shift=dict(
+                momentum=momentum, sync=as_switch('sync_mean', sync_mean)))
         self._sort = sort
         self._shape: Tuple[int, ...] = self.input_size
         self.layers = nn.Sequential(OrderedDict())

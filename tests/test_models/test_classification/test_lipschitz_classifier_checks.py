@@ -124,6 +124,11 @@ def test_looking_for_a_finite_p_costs_no_walk(monkeypatch):
     (dict(certify=dict(eps=0.1, radius_steps=-1)), 'radius_steps'),
     (dict(certify=dict(eps=0.1, radius_steps=2.5)), 'radius_steps'),
     (dict(certify=dict(eps=0.1, pixel_range=0)), 'pixel_range'),
+    (dict(certify=dict(eps=0.1, clamp='no')), "certify.clamp .* text 'no'"),
+    (dict(certify=dict(eps=0.1, sound_rounding='no')), 'sound_rounding'),
+    (dict(certify=dict(eps=0.1, radius='False')), "certify.radius .*'False'"),
+    (dict(certify=dict(eps=0.1, force_inf='no')), 'certify.force_inf'),
+    (dict(backbone=mlp_body(sync_mean='no')), "sync_mean .* text 'no'"),
     (dict(test_cfg=dict(certifiy=dict(eps=[0.1]))), 'certifiy'),
     (dict(test_cfg=dict(certify=dict(eps=[0.1]), eps=[0.2])), 'but got eps'),
     (dict(head=lip_head(eps_train='a lot')), 'a lot'),
@@ -238,3 +243,11 @@ def test_several_labels_are_refused():
     data['data_samples'][0].set_gt_label([0, 1])
     with pytest.raises(ValueError, match='several labels'):
         model(**data, mode='predict')
+
+
+def test_switches_of_certificates_may_be_0_and_1():
+    cfg = dict(certify=dict(eps='8/255', clamp=0, radius=1))
+    options = CertifyOptions.from_cfg(cfg)
+    assert options.clamp is False and options.radius is True
+    with pytest.raises(ConfigError, match='sound_rounding'):
+        replace(options, sound_rounding='yes')

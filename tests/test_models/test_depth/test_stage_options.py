@@ -10,8 +10,9 @@ pytest.importorskip('timm')
 from mmengine.registry import MODELS, init_default_scope
 
 from mmext.models.distillers import contrastive_loss, ssi_loss
+from mmext.utils.user_error import ConfigError
 from tests.tiny_depth import depth_config, depth_sample
-from .stage_models import TICKS, adapter, distiller, domains, pairs
+from .stage_models import TICKS, adapter, build, distiller, domains, pairs
 
 
 def watch(model):
@@ -263,3 +264,27 @@ def test_uncertainty_losses_of_an_estimator(mode, detach):
             others['loss_uncertainty'], q, retain_graph=True)
         torch.testing.assert_close(mine, theirs)
         assert bool(mine.any()), name
+
+
+@pytest.mark.parametrize('kind, options, name', [
+    ('CrossModalityDistiller', dict(ckd=dict(normalize='no')),
+     'ckd.normalize'),
+    ('CrossModalityDistiller', dict(ckd=dict(symmetric='False')),
+     'ckd.symmetric'),
+    ('CrossDomainAdapter', dict(sca=dict(share_head='no')), 'sca.share_head'),
+    ('CrossDomainAdapter', dict(sca=dict(joint_batch='no')),
+     'sca.joint_batch'),
+    ('CrossDomainAdapter',
+     dict(scp=dict(threshold=dict(type='quantile', per_image='no'))),
+     'threshold.per_image'),
+    ('CrossDomainAdapter',
+     dict(model_options=dict(train_cfg=dict(clamp_first='no'))),
+     'train_cfg.clamp_first'),
+    ('CrossDomainAdapter',
+     dict(model_options=dict(test_cfg=dict(clamp_first='no'))),
+     'test_cfg.clamp_first'),
+])
+def test_a_text_for_a_switch(kind, options, name):
+    """Any text is True: ``'no'`` would switch the option on."""
+    with pytest.raises(ConfigError, match=f'{name} is True or False'):
+        build(kind, **options)
