@@ -326,4 +326,5 @@ def _saturation_text(times: float) -> str:
     return (
         f'Expected light that fires at most once a tick, but the brightest '
         f'pixel reaches {times:.4g} thresholds a tick. Lower the gain, raise '
-        "the threshold, or pass saturation='clip'.")
+        "the threshold, or pass saturation='clip' (--clip of "
+        'video_to_spikes.py).')

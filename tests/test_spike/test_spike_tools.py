@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from mmext.spike import open_spikes, write_picture, write_video
+from mmext.spike import open_spikes, write_picture, write_spikes, write_video
 from mmext.utils.user_error import ConfigError, UserError
 from ..tool_fixtures import tool as load_tool
 
@@ -142,7 +142,8 @@ def test_mistakes_are_explained(tmp_path, video):
     out = str(tmp_path / 'a.dat')
     for tool, arguments, message in (
         (convert, ['--video', 'no.mp4', '--out', out], 'none at no.mp4'),
-        (convert, ['--video', video, '--out', out, '--gain', '9'], 'Lower'),
+        (convert, ['--video', video, '--out', out, '--gain',
+                   '9'], 'Lower.*--clip'),
         (convert, ['--video', video, '--out', out, '--window', '0'], 'window'),
         (browse, [str(tmp_path / 'b.dat')], 'none at'),
         (browse, [str(tmp_path)], 'recordings'),
@@ -177,6 +178,51 @@ def test_windows_go_to_a_folder(tmp_path):
     with pytest.raises(ConfigError, match='--suffix .npz only with --window'):
         tool.parse_args(
             ['--video', 'a.mp4', '--suffix', '.npz', '--out', 'a.npz'])
+
+
+def test_windows_of_pictures_with_one_name(tmp_path):
+    """The second would replace the first: nothing is written."""
+    tool = load_tool('dataset_converters/video_to_spikes')
+    for k, name in enumerate(['0.png', '0.jpg', '1.png']):
+        write_picture(tmp_path / 'rgb' / name, pictures(3, (8, 16))[k])
+    command = [
+        '--folder',
+        str(tmp_path / 'rgb'), '--window', '8', '--out',
+        str(tmp_path / 'spike')
+    ]
+    with pytest.raises(ConfigError, match=r'0\.(jpg|png) and 0\..*--pattern'):
+        tool.main(command)
+    assert not (tmp_path / 'spike').exists()
+    tool.main([*command, '--pattern', '*.png'])
+    names = {path.name for path in (tmp_path / 'spike').glob('*.npy')}
+    assert names == {'0.npy', '1.npy'}
+
+
+@pytest.mark.parametrize('window', [True, False])
+def test_a_start_behind_the_last_picture(tmp_path, window):
+    tool = load_tool('dataset_converters/video_to_spikes')
+    for k, picture in enumerate(pictures(2, (8, 16))):
+        write_picture(tmp_path / 'rgb' / f'{k}.png', picture)
+    options = ['--window', '8'] if window else []
+    out = tmp_path / ('spike' if window else 'a.npy')
+    with pytest.raises(ConfigError, match='--start to be below 2.*got 2'):
+        tool.main([
+            '--folder',
+            str(tmp_path / 'rgb'), '--start', '2', *options, '--out',
+            str(out)
+        ])
+    assert not out.exists()
+
+
+def test_previews_of_recordings_with_one_name(tmp_path):
+    for name in ('x.npy', 'x.npz', 'y.npy'):
+        write_spikes(tmp_path / 'in' / name,
+                     np.eye(64, dtype=np.uint8).reshape(64, 4, 16))
+    load_tool('visualization/browse_spikes').main(
+        [str(tmp_path / 'in'), '--out',
+         str(tmp_path / 'out')])
+    names = {path.name for path in (tmp_path / 'out').iterdir()}
+    assert names == {'x_npy.png', 'x_npz.png', 'y.png'}
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ import itertools
 import os
 from collections import deque
 from pathlib import Path
-from typing import Iterator, List, Optional, Tuple
+from typing import Dict, Iterator, List, Optional, Tuple
 
 import cv2
 import numpy as np
@@ -291,17 +291,42 @@ def write_recording(args: argparse.Namespace) -> str:
             'pixels')
 
 
-def _names(args: argparse.Namespace) -> Optional[List[str]]:
+def check_start(args: argparse.Namespace) -> None:
+    """Refuse to start behind the last picture of a folder."""
+    count = len(list_pictures(args.folder, args.pattern))
+    if args.start >= count:
+        raise ConfigError(
+            f'Expected --start to be below {count}, as {args.folder} has '
+            f'{count} pictures that match {args.pattern!r}, but got '
+            f'{args.start}.')
+
+
+def window_names(args: argparse.Namespace) -> Optional[List[str]]:
+    """Names of the windows of a folder, without suffix.
+
+    Raises:
+        ConfigError: If two windows would go to one file.
+    """
     if not args.folder:
         return None
     stop = None if args.frames is None else args.start + args.frames
-    names = list_pictures(args.folder, args.pattern)[args.start:stop]
-    return [Path(n).stem for n in names[::args.interpolated]]
+    paths = list_pictures(args.folder, args.pattern)[args.start:stop]
+    owners: Dict[str, str] = {}
+    for path in map(Path, paths[::args.interpolated]):
+        other = owners.setdefault(path.stem, path.name)
+        if other != path.name:
+            raise ConfigError(
+                f'Expected pictures whose names differ without their suffix, '
+                f'as windows are named after them, but {args.folder} has '
+                f'{other} and {path.name}. Choose with --pattern, such as '
+                f"--pattern '*{path.suffix}'.")
+    return list(owners)
 
 
 def write_windows(args: argparse.Namespace) -> str:
     """A file with a window of ticks for each frame."""
     per_frame, ticks = ticks_of(args)
+    names = window_names(args)
     place = (per_frame, args.window, args.align, args.interpolation)
     lead = max(0, -window_start(0, *place))
     frames = LookAhead(frames_of(args))
@@ -312,7 +337,7 @@ def write_windows(args: argparse.Namespace) -> str:
                                   itertools.count())
     windows = camera_of(args).windows(light, (lead + window_start(k, *place)
                                               for k in numbers), args.window)
-    names, suffix = _names(args), args.suffix or WINDOW_SUFFIXES[0]
+    suffix = args.suffix or WINDOW_SUFFIXES[0]
     written = 0
     for spikes in windows:
         name = names[written] if names else f'{args.start + written:06d}'
@@ -324,6 +349,8 @@ def write_windows(args: argparse.Namespace) -> str:
 def main(argv=None) -> int:
     args = parse_args(argv)
     cv2.setNumThreads(1)
+    if args.folder:
+        check_start(args)
     if args.window is None:
         print(write_recording(args))
     else:

@@ -3,7 +3,6 @@ r"""Look at recordings of spikes: what is in them, as pictures or a video."""
 import argparse
 import os
 import warnings
-from pathlib import Path
 from typing import Iterator, List
 
 import cv2
@@ -15,6 +14,7 @@ from mmext.spike.files import SUFFIXES
 from mmext.spike.preview import METHODS
 from mmext.spike.sources import natural_key
 from mmext.utils.arguments import is_positive
+from mmext.utils.result_names import result_names
 from mmext.utils.user_error import ConfigError, MissingFileError, run_tool
 
 
@@ -144,8 +144,8 @@ def video_pictures(recording: SpikeRecording,
         yield preview(window, half, args.method, half, args.stretch)
 
 
-def browse(path: str, args: argparse.Namespace, folder: bool) -> None:
-    """Report and draw one recording."""
+def browse(path: str, args: argparse.Namespace, picture: str) -> None:
+    """Report one recording, and draw it to a file, unless that is ''."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         recording = opened(path, args)
@@ -154,11 +154,9 @@ def browse(path: str, args: argparse.Namespace, folder: bool) -> None:
     left = len(recording) - args.begin
     spikes = recording.read(args.begin, max(1, min(args.ticks, left)))
     print(describe(path, recording, spikes))
-    if args.out:
-        name = os.path.join(args.out, f'{Path(path).stem}.png') if folder \
-            else args.out
-        write_picture(name, strip(spikes, stretch=args.stretch))
-        print(f'  {name}')
+    if picture:
+        write_picture(picture, strip(spikes, stretch=args.stretch))
+        print(f'  {picture}')
     if args.video:
         count = write_video(args.video, video_pictures(recording, args),
                             args.fps)
@@ -169,12 +167,17 @@ def main(argv=None) -> int:
     args = parse_args(argv)
     cv2.setNumThreads(1)
     files = files_of(args)
-    folder = os.path.isdir(args.recording)
     if args.video and len(files) > 1:
         raise ConfigError('Expected one recording for a --video, but got '
                           f'{len(files)}. Name one file of the folder.')
-    for path in files:
-        browse(path, args, folder)
+    pictures = [args.out or ''] * len(files)
+    if args.out and os.path.isdir(args.recording):
+        pictures = [
+            os.path.join(args.out, f'{name}.png')
+            for name in result_names(files)
+        ]
+    for path, picture in zip(files, pictures):
+        browse(path, args, picture)
     return 0
 
 
