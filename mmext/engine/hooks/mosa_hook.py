@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 
 from mmext.models.adapters import MoSAModel
 from mmext.models.adapters.checkpoint import save_adapter
+from mmext.models.adapters.host_weights import LoadWatch
 from mmext.registry import HOOKS
 from mmext.utils.user_error import ConfigError
 
@@ -89,6 +90,7 @@ class MoSAHook(Hook):
         self.export_merged = export_merged
         self._counts: List[torch.Tensor] = []
         self._before: Dict[str, torch.Tensor] = {}
+        self._loading: Optional[LoadWatch] = None
 
     @staticmethod
     def model_of(runner: Runner) -> MoSAModel:
@@ -111,6 +113,9 @@ class MoSAHook(Hook):
         """Guard the optimizer of a host that can be trained."""
         model = self.model_of(runner)
         model.check_host()
+        if self._loading is not None:
+            self._loading.judge()
+            self._loading = None
         wrapper = runner.optim_wrapper
         wrappers = wrapper.values() if isinstance(
             wrapper, OptimWrapperDict) else [wrapper]
@@ -152,8 +157,14 @@ class MoSAHook(Hook):
         checkpoint['mosa'] = self.model_of(runner).draw_state()
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        """On resume, check the options and restore the generator."""
+        """On resume, check the options and restore the generator; else
+        see what ``load_from`` fills, which :meth:`before_train` judges."""
         if not runner._resume:
+            if self._loading is None:
+                self._loading = LoadWatch(
+                    self.model_of(runner),
+                    f'load_from: the file {runner._load_from}'
+                    if runner._load_from else 'The checkpoint')
             return
         if 'mosa' not in checkpoint:
             raise ConfigError(

@@ -2,7 +2,7 @@
 """The wrapper that turns a host model into one tuned with MoSA."""
 import logging
 import re
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, List, Optional, Sequence, Set, Union
 
 import torch
 import torch.nn as nn
@@ -185,12 +185,16 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
 
     def _adopt(self, module: Union[dict, nn.Module]) -> None:
         """Take over the host's children, so that names stay the host's."""
+        # Which values of the host are not random, as far as is known.
+        self.loaded_names: Set[str] = set()
         if isinstance(module, dict):
             module = MODELS.build(module)
             # Now: the host's own initialisation knows nothing of adapters
             # and would overwrite them (zero up-projections).
             if hasattr(module, 'init_weights'):
-                init_host_weights(module, self.is_head)
+                self.loaded_names = init_host_weights(module, self.is_head)
+        else:
+            self.loaded_names = {name for name, _ in module.named_parameters()}
         if isinstance(module, MoSAModel) or any(True for _ in slots(module)):
             raise ConfigError(
                 'module has adapters already. Call add_adapter() of the '

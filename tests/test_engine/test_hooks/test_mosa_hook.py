@@ -53,7 +53,7 @@ class Watch(Hook):
 
 
 def runner(folder, length=4, model=None, hooks=(), resume=False,
-           optim=None, **options):
+           optim=None, load_from=None, **options):
     watch = Watch()
     torch.manual_seed(0)
     model = model or dict(
@@ -81,7 +81,7 @@ def runner(folder, length=4, model=None, hooks=(), resume=False,
                         name=f'{folder}'.replace('/', '_')),
         randomness=dict(seed=3),
         experiment_name=str(folder).replace('/', '_'),
-        default_scope='mmpretrain', resume=resume)
+        default_scope='mmpretrain', resume=resume, load_from=load_from)
     made.watch = watch
     return made
 
