@@ -5,6 +5,7 @@ import os.path as osp
 import sys
 import tempfile
 from copy import deepcopy
+from itertools import count
 from typing import Any, List, Optional, Sequence, Union
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import nn
 from mmext.engine.loops import TestTimeAdaptLoop
 from mmext.registry import DATASETS, LOOPS
 from mmext.utils.config_io import load_config
-from mmext.utils.config_paths import dataset_leaves
+from mmext.utils.config_paths import dataset_class, dataset_leaves
 from mmext.utils.config_types import is_adaptation, type_name
 from mmext.utils.dependency import require
 from mmext.utils.launch import drop_removed_hooks
@@ -52,6 +53,9 @@ class LiveFrame:
                 seg_fields=[],
                 reduce_zero_label=False,
                 sample_idx=0))
+
+
+_NUMBERS = count()  # one for each adapter of this process
 
 
 class _Endless:
@@ -196,6 +200,12 @@ class StreamingAdapter:
               work_dir: str) -> Config:
         """Turn it into that of a run without data on disk and an end."""
         cfg.work_dir = work_dir
+        # Runners of one process share visualizers and loggers of one name,
+        # which would go on writing to the folder of an adapter that is gone.
+        name = cfg.get('experiment_name') or 'stream'
+        cfg.experiment_name = f'{name}_{next(_NUMBERS)}'
+        if isinstance(cfg.get('visualizer'), dict):
+            cfg.visualizer.name = cfg.experiment_name
         cfg.load_from = weights or cfg.get('load_from')
         check_checkpoint(cfg)
         drop_removed_hooks(cfg)
@@ -215,8 +225,12 @@ class StreamingAdapter:
     def _live_frame(cfg: Config) -> dict:
         init_default_scope(cfg.get('default_scope') or 'mmseg')
         leaf = _leaf(cfg.train_dataloader.dataset)
-        cls = DATASETS.get(leaf['type']) if isinstance(
-            leaf.get('type'), str) else leaf.get('type')
+        cls = dataset_class(leaf)
+        if cls is None:
+            raise ConfigError(
+                f'The data set {leaf["type"]!r} of train_dataloader is not '
+                'registered, so that the classes are not known. Import the '
+                'module that registers it (custom_imports).')
         metainfo = dict(getattr(cls, 'METAINFO', {}))
         metainfo.update(leaf.get('metainfo') or {})
         return dict(

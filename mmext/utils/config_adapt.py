@@ -5,7 +5,7 @@ from typing import Any, Callable, Iterator, List, Optional, Tuple
 
 from torch import nn
 
-from .config_paths import build_wrapped, dataset_leaves
+from .config_paths import build_wrapped, dataset_class, dataset_leaves
 from .config_signature import is_foreign
 from .config_types import resolve, type_name, typed_dicts
 
@@ -88,7 +88,7 @@ def class_findings(cfg: dict, model: nn.Module) -> Iterator[Finding]:
         classes = dataset_classes(dataset)
         if classes and given < len(classes):
             sure = split == 'train' and not is_foreign(type(model)) and \
-                not any(is_foreign(_class(leaf))
+                not any(is_foreign(dataset_class(leaf))
                         for _, leaf in dataset_leaves(dataset, ''))
             more = ', ...' * (len(classes) > 20)
             yield ('error' if sure else 'warning', 'model',
@@ -96,11 +96,6 @@ def class_findings(cfg: dict, model: nn.Module) -> Iterator[Finding]:
                    f'has {len(classes)}: '
                    f'{", ".join(map(str, classes[:20]))}{more}.')
             return
-
-
-def _class(leaf: dict) -> Any:
-    return resolve(
-        next(typed_dicts(dict(train_dataloader=dict(dataset=leaf)))))[0]
 
 
 def dataset_classes(dataset: Any) -> Optional[List[str]]:

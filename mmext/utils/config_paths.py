@@ -116,7 +116,7 @@ def missing_data(dataset: Any, leaf: dict) -> List[str]:
 
     if value('download', False):
         return []
-    found = _dataset_class(leaf) if dataset is None else None
+    found = dataset_class(leaf) if dataset is None else None
     if found is not None and is_foreign(found):
         # Only its class knows what a user's own prefixes are joined with.
         leaf = {
@@ -151,7 +151,15 @@ def _has_entry(folder: str) -> bool:
         return next(entries, None) is not None
 
 
-def _dataset_class(leaf: dict) -> Any:
+def dataset_class(leaf: dict) -> Any:
+    """The class of a data set, looked up in the current default scope.
+
+    Args:
+        leaf (dict): Config of one dataset.
+
+    Returns:
+        type | Callable: ``None`` if the name is not registered.
+    """
     return resolve(
         next(typed_dicts(dict(train_dataloader=dict(dataset=leaf)))))[0]
 
@@ -166,7 +174,7 @@ def build_lazy(leaf: dict) -> Any:
         Dataset: Not initialised; ``None`` if the class has no
         ``lazy_init``, in which case only its transforms are built.
     """
-    found = _dataset_class(leaf)
+    found = dataset_class(leaf)
     if found is None:  # reported with the types
         return None
     leaf = copy.deepcopy(leaf)

@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Frames handed over one at a time are adapted as a stream of files is."""
+import gc
 import os.path as osp
 
 import cv2
@@ -38,8 +39,7 @@ def test_same_predictions_as_a_run_over_files(name, tmp_path):
     expected = {osp.basename(k): v for k, v in predictions(whole).items()}
     assert len(paths) == len(expected) == 3
     with quick_runner():
-        adapter = StreamingAdapter(cfg, cfg_options=dict(
-            experiment_name=f'stream-{osp.basename(str(tmp_path))}'))
+        adapter = StreamingAdapter(cfg)
         for path in paths:
             labels = adapter(cv2.imread(path)).labels
             assert np.array_equal(labels.numpy(),
@@ -80,6 +80,47 @@ def test_configs_it_does_not_take(tmp_path):
         StreamingAdapter(cfg)
     with pytest.raises(ConfigError, match='LoadImageFromFile'):
         live_pipeline([dict(type='mmext.RenderStreetWorld')])
+
+
+@pytest.mark.parametrize('kind, classes', [
+    ('CityscapesDataset', 19), ('mmseg.CityscapesDataset', 19),
+    ('ADE20KDataset', 150), ('mmext.ACDCDataset', 19)
+])
+def test_data_sets_of_the_host(kind, classes, tmp_path):
+    """A name without a scope is one of ``default_scope``, as in a run."""
+    cfg = adaptation_config(tmp_path, SVDP, domains=('fog', ), count=1)
+    data = cfg.train_dataloader.dataset.domains.fog
+    data.type = kind
+    cfg.train_dataloader.dataset = data
+    found = StreamingAdapter(cfg)._frame['metainfo']['classes']
+    assert len(found) == classes
+
+
+def test_a_data_set_that_nobody_registered(tmp_path):
+    cfg = adaptation_config(tmp_path, SVDP, domains=('fog', ), count=1)
+    cfg.train_dataloader.dataset.domains.fog.type = 'StreetOfMine'
+    with pytest.raises(ConfigError, match="'StreetOfMine'.*custom_imports"):
+        StreamingAdapter(cfg)
+
+
+def test_one_adapter_after_another(tmp_path):
+    """Nothing of one that is gone is written to, nor its name kept."""
+    cfg = adaptation_config(tmp_path, METHODS['tent'], domains=('fog', ),
+                            count=1)
+    cfg.visualizer.vis_backends = [dict(type='LocalVisBackend')]
+    image = np.full((64, 96, 3), 90, np.uint8)
+    labels, folders = [], []
+    for _ in range(2):
+        with quick_runner():
+            adapter = StreamingAdapter(cfg)
+            labels.append(adapter(image).labels)
+        folders.append(adapter.runner.work_dir)
+        assert osp.isdir(folders[-1])
+        del adapter
+        gc.collect()
+        assert not osp.isdir(folders[-1])
+    assert folders[0] != folders[1]
+    assert torch.equal(*labels)
 
 
 def test_types_that_are_classes(tmp_path):
