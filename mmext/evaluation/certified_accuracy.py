@@ -5,12 +5,14 @@ import os.path as osp
 from typing import Any, Dict, List, Optional, Sequence
 
 import torch
+from mmengine.dist import is_main_process
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmext.models.lipschitz.boxes import eps_tuple
 from mmext.registry import METRICS
 from mmext.utils.io import write_json
+from mmext.utils.preflight import check_outputs
 from mmext.utils.user_error import ConfigError
 from .certified_report import (Record, certified_metrics, check_export, finite,
                                format_table, violations, write_plots,
@@ -117,7 +119,13 @@ class CertifiedAccuracy(BaseMetric):
         Raises:
             ConfigError: If a label is missing, the number of radii does not
                 fit, or there are no certificates for ``eps``.
+            UserError: With the first batch, if ``out_dir`` or ``export``
+                cannot be written.
         """
+        if not self.results and is_main_process():
+            check_outputs(
+                {'out_dir of CertifiedAccuracy': self.out_dir},
+                {'export of CertifiedAccuracy': self._export_path()})
         for sample in data_samples:
             self.results.append(self._record(sample, len(self.results)))
 
@@ -206,7 +214,14 @@ class CertifiedAccuracy(BaseMetric):
         metrics = certified_metrics(records, eps)
         print_log(format_table(metrics, eps), logger='current')
         self._report_violations(records)
-        self._write(records, metrics, eps)
+        for write in (self._write_samples, self._write_report):
+            try:
+                write(records, metrics, eps)
+            except OSError as error:  # the numbers took long to get
+                print_log(
+                    f'Results of CertifiedAccuracy are not written: {error}',
+                    logger='current',
+                    level=logging.ERROR)
         return metrics
 
     @staticmethod
@@ -223,12 +238,20 @@ class CertifiedAccuracy(BaseMetric):
                 logger='current',
                 level=logging.ERROR)
 
-    def _write(self, records: List[Record], metrics: Dict[str, float],
-               eps: Sequence[float]) -> None:
-        if self.export is not None:
-            path = osp.join(self.out_dir or '', self.export)
+    def _export_path(self) -> Optional[str]:
+        if self.export is None:
+            return None
+        return osp.join(self.out_dir or '', self.export)
+
+    def _write_samples(self, records: List[Record], metrics: Dict[str, float],
+                       eps: Sequence[float]) -> None:
+        path = self._export_path()
+        if path is not None:
             write_samples(path, records, eps)
             print_log(f'Certificates of each image: {path}', logger='current')
+
+    def _write_report(self, records: List[Record], metrics: Dict[str, float],
+                      eps: Sequence[float]) -> None:
         if self.out_dir is not None:
             write_json(
                 osp.join(self.out_dir, 'certified.json'),

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 import csv
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from mmengine.registry import METRICS
 from mmengine.structures import BaseDataElement
 
+from mmext.evaluation import certified_accuracy
 from mmext.evaluation.certified_report import (certified_curve, eps_name,
                                                violations)
 from mmext.utils.user_error import ConfigError, UserError
@@ -183,6 +185,40 @@ def test_files(tmp_path):
     assert lines[0]['margin@0.1'] == -0.5
     assert lines[3]['correct'] is False and lines[3]['predicted'] == 1
     assert lines[2]['radius'] is None and rows[2]['radius'] == ''
+
+
+@pytest.mark.parametrize('options', [
+    dict(out_dir='afile'),
+    dict(out_dir='/proc/nope'),
+    dict(export='afile/samples.csv'),
+    dict(out_dir='out', export='/proc/nope/samples.csv'),
+])
+def test_places_are_tried_with_the_first_batch(options, tmp_path,
+                                               monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'afile').write_text('mine')
+    built = metric(**options)
+    assert [one.name for one in tmp_path.iterdir()] == ['afile']
+    name = 'export' if 'export' in options else 'out_dir'
+    with pytest.raises(UserError, match=f'{name} of CertifiedAccuracy') as e:
+        built.process(None, four())
+    assert options[name] in str(e.value) and 'another place' in str(e.value)
+    assert (tmp_path / 'afile').read_text() == 'mine'
+
+
+def test_a_place_that_is_lost_later_costs_no_numbers(tmp_path, monkeypatch):
+    """The metrics come back, and what can be written is."""
+    said = []
+    monkeypatch.setattr(
+        certified_accuracy, 'print_log',
+        lambda text, logger, level=logging.INFO: said.append((level, text)))
+    built = metric(out_dir=str(tmp_path / 'out'), export='samples.csv')
+    built.process(None, four())
+    (tmp_path / 'out' / 'certified.json').mkdir()
+    assert built.evaluate(4)['cert/clean'] == 75
+    errors = [text for level, text in said if level == logging.ERROR]
+    assert len(errors) == 1 and 'certified.json' in errors[0], said
+    assert (tmp_path / 'out' / 'samples.csv').is_file()
 
 
 def test_results_are_plain_and_elements_work():

@@ -45,7 +45,7 @@ class LpSchedule:
         epochs (Sequence[float]): Five numbers, see above.
         iters_per_epoch (int): n.
         style (str): ``'ramp'`` or ``'v2'``. Defaults to ``'ramp'``.
-        p_start (float): p of the start. Defaults to 8.
+        p_start (float): p of the start, at least 1. Defaults to 8.
         p_end (float): p just before infinity. Defaults to 1000.
         eps_train (float): Training radius, in any unit. Defaults to 1.
         base_lr (float): Learning rate of the start. Defaults to 1.
@@ -190,10 +190,11 @@ def check_schedule(epochs: Optional[Sequence[float]],
             f'ends, but got {tuple(epochs)}. Mind the style, {style!r}: '
             "'ramp' gives the length of the radius' ramp, 'v2' its end.")
     if not is_number(p_start) or not is_number(
-            p_end) or not 0 < p_start <= p_end:
+            p_end) or not 1 <= p_start <= p_end:
         raise ConfigError(
-            'Expected 0 < p_start <= p_end < inf (p becomes infinite after '
-            f'p_end by itself), but got {p_start} and {p_end}.')
+            'Expected 1 <= p_start <= p_end < inf (below 1 there is no norm, '
+            'and p becomes infinite after p_end by itself), but got '
+            f'{p_start} and {p_end}.')
     if not is_number(eps_smooth, 0) or eps_smooth >= 1 or (
             eps_smooth and style == 'ramp'):
         raise ConfigError("eps_smooth lies in [0, 1) and needs style='v2', "

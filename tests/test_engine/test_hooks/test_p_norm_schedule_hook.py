@@ -163,6 +163,7 @@ def test_a_run_that_ends_too_early_is_told(tmp_path):
     (dict(eps_train=8.), 'in pixel units'),
     (dict(eps_train='a lot'), 'a lot'),
     (dict(p_start=-1.), 'p_start'),
+    (dict(p_start=0.5), 'p_start.*no norm'),
     (dict(lam=0.05), 'lam of PNormScheduleHook is a pair'),
     (dict(kappa=(0., 'x')), 'kappa of PNormScheduleHook is a pair'),
 ])

@@ -148,6 +148,7 @@ def test_finite_end_and_kappa():
     (dict(epochs=(0, 5, 0, 3, 9)), 'beginnings'),
     (dict(epochs=(0, 1, 0, 5, 4)), 'beginnings'),
     (dict(p_start=2000.), 'p_start'),
+    (dict(p_start=0.99), 'p_start.*no norm'),
     (dict(p_end=math.inf), 'p_start'),
     (dict(eps_smooth=0.5), "style='v2'"),
     (dict(iters_per_epoch=0), 'at least one'),
