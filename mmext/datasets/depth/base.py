@@ -1,8 +1,9 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What all data sets of RGB, spikes and depth have in common."""
+import fnmatch
 import logging
+import os
 import os.path as osp
-from glob import glob, has_magic
 from typing import Any, Dict, List, Optional, Sequence
 
 from mmengine.dataset import BaseDataset
@@ -27,6 +28,9 @@ DEPTH_ALTERNATIVE = (
 
 #: Some depth of every scene is between these, in metres.
 PLAUSIBLE_DEPTH = (0.5, 200.)
+
+# What pictures may end with, the likeliest first.
+PICTURE_ENDS = ('.jpg', '.png', '.jpeg')
 
 # Modality -> key of the item and of data_prefix.
 KEYS = dict(rgb='img_path', spike='spike_path', depth='depth_map_path')
@@ -159,22 +163,27 @@ class BaseDepthDataset(BaseDataset):
         """Files of a pattern in their natural order.
 
         Args:
-            *parts (str): Folders and the pattern of the names.
+            *parts (str): Folders, whose names are taken as they are, and
+                the pattern of the names, to which large letters are as
+                small ones.
 
         Raises:
             MissingFileError: If there is none.
         """
-        pattern = osp.join(*parts)
-        found = sorted(glob(pattern), key=natural_key)
-        if not found:
-            folder = osp.dirname(pattern)
-            there = has_magic(folder) or osp.isdir(folder)
+        *folders, pattern = parts
+        folder = osp.join(*folders)
+        there = osp.isdir(folder or '.')
+        names = sorted((name for name in os.listdir(folder or '.')
+                        if fnmatch.fnmatchcase(name.lower(), pattern.lower())
+                        and not name.startswith('.')),
+                       key=natural_key) if there else []
+        if not names:
             raise missing_data_error(
                 self.data_name,
-                pattern if there else folder,
+                osp.join(folder, pattern) if there else folder,
                 self.data_help,
                 problem='has no such file' if there else 'is missing')
-        return found
+        return [osp.join(folder, name) for name in names]
 
     def by_name(self, *parts: str, **ends: str) -> List[dict]:
         """Samples whose files have one name in a folder per modality.
@@ -193,11 +202,10 @@ class BaseDepthDataset(BaseDataset):
             sample = {}
             for one, end in ends.items():
                 name = osp.join(self.folder(one), *parts, stem(path))
-                if one == 'rgb' and not end:
-                    end = next((e for e in ('.jpg', '.png', '.jpeg')
-                                if osp.isfile(name + e)), '.jpg')
-                sample[one] = name + end
-            samples.append(sample)
+                found = None if end else first_file(
+                    [name + each for each in PICTURE_ENDS])
+                sample[one] = found or name + (end or PICTURE_ENDS[0])
+            samples.append(dict(sample, **{lead: path}))
         return samples
 
     @classmethod
@@ -232,8 +240,8 @@ class BaseDepthDataset(BaseDataset):
         samples, incomplete = [], []
         for sample in self.list_samples():
             absent = [
-                sample[one] for one in self.modalities
-                if not sample.get(one) or not osp.isfile(sample[one])
+                sample.get(one) for one in self.modalities
+                if not _is_there(sample, one)
             ]
             (incomplete if absent else samples).append(sample)
             if absent:
@@ -341,6 +349,30 @@ class BaseDepthDataset(BaseDataset):
         info = self.get_data_info(idx)
         files = {one: info[key] for one, key in KEYS.items() if info.get(key)}
         return unreadable_sample_error(self.data_name, idx, error, files)
+
+
+def first_file(paths: Sequence[str]) -> Optional[str]:
+    """The first of some files that is there, also as .PNG for .png.
+
+    Args:
+        paths (Sequence[str]): Where it may be.
+
+    Returns:
+        str, optional: Its path, or None.
+    """
+    for path in paths:
+        start, end = osp.splitext(path)
+        for one in (path, start + end.upper(), start + end.lower()):
+            if osp.isfile(one):
+                return one
+    return None
+
+
+def _is_there(sample: Dict[str, Any], modality: str) -> bool:
+    """Whether a file is there; its path gets the suffix that it has."""
+    found = first_file([sample.get(modality) or ''])
+    sample[modality] = found or sample.get(modality)
+    return found is not None
 
 
 def stem(path: str) -> str:

@@ -5,7 +5,7 @@ from typing import List, Optional
 
 from mmext.registry import DATASETS, register_depth
 from mmext.utils.user_error import BadFileError, ConfigError
-from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help
+from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help, first_file
 
 
 @register_depth(DATASETS)
@@ -61,9 +61,9 @@ Add --pattern 'rgb_*' here, as depth maps are in the same folders.""")
         name = osp.splitext(name)[0]
         paths = [
             osp.join(self.folder('spike'), folder, start + self.spike_suffix)
-            for start in (name, name.replace('r', 's'))
+            for start in (name.replace('r', 's'), name)
         ]
-        return paths[1] if osp.isfile(paths[1]) else paths[0]
+        return first_file(paths) or paths[1]
 
 
 @register_depth(DATASETS)

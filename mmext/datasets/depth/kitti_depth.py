@@ -6,7 +6,7 @@ from typing import List, Optional, Sequence
 from mmext.registry import DATASETS, register_depth
 from mmext.utils.arguments import as_tuple
 from mmext.utils.user_error import BadFileError
-from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help
+from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help, first_file
 
 _SOURCE = """
 Raw drives and annotated depth: https://www.cvlibs.net/datasets/kitti
@@ -45,14 +45,13 @@ class _KITTI(BaseDepthDataset):
         return dict(
             rgb=self._image(start),
             spike=osp.join(self.folder('spike'), start + self.spike_suffix),
-            depth=next((one for one in candidates if osp.isfile(one)),
-                       candidates[0]))
+            depth=first_file(candidates) or candidates[0])
 
     def _image(self, start: str) -> str:
         """Drives are kept as .png or, smaller, as .jpg."""
-        path = osp.join(self.folder('rgb'), start + '.png')
-        jpg = path[:-4] + '.jpg'
-        return jpg if not osp.isfile(path) and osp.isfile(jpg) else path
+        start = osp.join(self.folder('rgb'), start)
+        found = first_file([start + '.png', start + '.jpg'])
+        return found or start + '.png'
 
 
 @register_depth(DATASETS)

@@ -5,7 +5,7 @@ from typing import List, Optional, Sequence
 
 from mmext.registry import DATASETS, register_depth
 from mmext.utils.arguments import as_tuple
-from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help, stem
+from .base import SPIKE_SOURCE, BaseDepthDataset, depth_help, first_file, stem
 
 _SOURCE = """
 Register at https://europe.naverlabs.com/research/computer-vision, fetch RGB
@@ -90,11 +90,11 @@ data/vkitti2/                                (data_root)
                             osp.join(where[one], f'{one}_{number}{ends[one]}')
                             for one in ends
                         }
-                        if not osp.isfile(sample['spike']):
-                            # A simulated window has the name of its frame.
-                            sample['spike'] = osp.join(
-                                where['spike'],
-                                f'rgb_{number}{self.spike_suffix}')
+                        # A simulated window has the name of its frame.
+                        other = osp.join(where['spike'],
+                                         f'rgb_{number}{self.spike_suffix}')
+                        sample['spike'] = first_file(
+                            [sample['spike'], other]) or other
                         samples.append(sample)
         return samples
 

@@ -328,7 +328,8 @@ class PackDepthInputs(BaseTransform):
         if key == 'rgb':
             array = array[..., None] if array.ndim == 2 else array
             array = array.transpose(2, 0, 1)
-        return torch.from_numpy(np.ascontiguousarray(array))
+        # a memory map is read-only: only what is left of it is copied
+        return torch.from_numpy(np.require(array, requirements='CW'))
 
     def __repr__(self) -> str:
         return (f'{type(self).__name__}(keys={self.keys}, '

@@ -1,5 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Depth transforms and the spike data preprocessor."""
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -197,6 +199,23 @@ def test_windows_of_a_recording(tmp_path):
             LoadSpikeFromFile(**options)
     with pytest.raises(ConfigError, match='spike_path'):
         LoadSpikeFromFile()(dict(img_path='a.png'))
+
+
+def test_a_memory_map_is_copied_where_it_is_packed(tmp_path):
+    """Only what is left of it; torch warns of what cannot be written."""
+    path = tmp_path / 'a.npy'
+    write_spikes(path, make_frame(0, (8, 16), 40)[2])
+    results = LoadSpikeFromFile(length=16)(dict(spike_path=str(path)))
+    assert not results['spike'].flags.writeable
+    own = results['spike'].copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        packed = PackDepthInputs()(results)['inputs']
+        same = PackDepthInputs()(dict(results, spike=own))['inputs']
+    assert torch.equal(packed, same)
+    assert not np.shares_memory(packed.numpy(), results['spike'])
+    same[0, 0, 0] = 7  # what is writable already is not copied
+    assert own[0, 0, 0] == 7
 
 
 def test_depth_files(tmp_path):
