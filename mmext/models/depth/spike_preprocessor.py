@@ -1,9 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Batches of images and spikes for depth networks."""
+import logging
 from typing import Any, List, Mapping, Optional, Sequence, Tuple, Union
 
 import torch
 import torch.nn.functional as F
+from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from torch import Tensor
 
@@ -18,9 +20,9 @@ class SpikeDataPreprocessor(BaseDataPreprocessor):
 
     - Images (3 channels, 0 to 255): to RGB, ``x / 255``, bilinear resize
       without anti-aliasing, ``(x - mean) / std``.
-    - Spikes of 0 and 1 (uint8 or bool): resize to the nearest old pixel
-      (``floor(i H / h)``), then ``2 S - 1``, -1 and +1 exactly. Signed spikes
-      (any other kind) are resized only.
+    - Spikes of 0 and 1 (uint8 or bool, any other number of channels):
+      resize to the nearest old pixel (``floor(i H / h)``), then ``2 S - 1``,
+      -1 and +1 exactly. Signed spikes (any other kind) are resized only.
 
     All comes out as float32. Depth is not touched: predictions are resized
     to it. ``inputs`` may be a tensor, a list of tensors, or a mapping of
@@ -41,9 +43,13 @@ class SpikeDataPreprocessor(BaseDataPreprocessor):
             torchvision does by default. Defaults to False.
         non_blocking (bool): See mmengine. Defaults to False.
 
+    Whether an input is an image or spikes is told by its channels, so grey
+    images must be loaded as colour.
+
     Raises:
         ConfigError: If samples of a batch have different sizes and there is
-            no ``size``.
+            no ``size``, or uint8 inputs of other than 3 channels hold more
+            than 0 and 1.
 
     Example:
         >>> data_preprocessor = dict(
@@ -65,6 +71,7 @@ class SpikeDataPreprocessor(BaseDataPreprocessor):
         self.size = None if size is None else tuple(size)
         self.normalize_rgb, self.bgr_to_rgb = normalize_rgb, bgr_to_rgb
         self.antialias = antialias
+        self._told = False
         for name, value in (('mean', mean), ('std', std)):
             value = torch.as_tensor(value, dtype=torch.float32).view(-1, 1, 1)
             self.register_buffer(name, value, persistent=False)
@@ -81,11 +88,44 @@ class SpikeDataPreprocessor(BaseDataPreprocessor):
             dict: ``inputs`` as float32 (B, C, h, w), or a mapping of such;
             ``data_samples`` with the new ``img_shape``.
         """
+        self._check(data['inputs'])  # on the CPU still: nobody waits
         data = self.cast_data(data)
         inputs = self._prepare(data['inputs'])
         samples = data.get('data_samples')
         self._note_size(inputs, samples)
         return dict(inputs=inputs, data_samples=samples)
+
+    def _check(self, inputs: Any) -> None:
+        """Refuse grey images, which have the channels of spikes."""
+        if not isinstance(inputs, Tensor):
+            for one in inputs.values() if isinstance(inputs, Mapping) \
+                    else inputs:
+                self._check(one)
+            return
+        channels = inputs.shape[-3]
+        if channels == 3:
+            self._check_image(inputs)
+        elif inputs.dtype == torch.uint8 and inputs.numel() and \
+                inputs.max() > 1:
+            raise ConfigError(
+                'Expected an image of 3 channels, or spikes of 0 and 1, but '
+                f'got uint8 of {channels} channel(s) with values up to '
+                f'{int(inputs.max())}, which looks like a grey image. Load '
+                "images as colour (color_type='color' of LoadImageFromFile), "
+                'and spikes with mmext.LoadSpikeFromFile.')
+
+    def _check_image(self, image: Tensor) -> None:
+        if self._told or not image.numel() or not 0 < image.max() <= 1:
+            return  # all black says nothing
+        self._told = True
+        print_log(
+            'An image of 3 channels has no value above '
+            f'{float(image.max()):g}, but SpikeDataPreprocessor expects 0 to '
+            '255 and divides by 255: the network sees it as black. Leave '
+            'scaling and normalisation out of the pipeline; spikes of three '
+            'moments cannot be told from images. This is said once.',
+            logger='current',
+            level=logging.WARNING)
 
     def _prepare(self, inputs: Any) -> Any:
         if isinstance(inputs, Mapping):

@@ -73,10 +73,11 @@ def test_the_size_of_the_estimator_alone_is_refused():
     cfg = stage_3(**{'model.model.data_preprocessor.size': [32, 64]})
     with pytest.raises(ConfigError, match=r'\(96, 160\).*\[32, 64\]'):
         MODELS.build(model_config(cfg))
-    cfg = stage_3(**{
-        'model.model.data_preprocessor.size': [32, 64],
-        'data_preprocessor.size': [32, 64]
-    })
+    cfg = stage_3(
+        **{
+            'model.model.data_preprocessor.size': [32, 64],
+            'data_preprocessor.size': [32, 64]
+        })
     assert MODELS.build(model_config(cfg)).data_preprocessor.size == (32, 64)
 
 
