@@ -28,7 +28,9 @@ class DistillHook(Hook):
     the run loads nothing else, the student starts from the same file, all
     but its first convolution (see ``stem`` of the model), unless the model's
     ``teacher`` is another network. Stage 3: attach the teacher of
-    ``MeanTeacherHook``, which begins to follow after the warm-up.
+    ``MeanTeacherHook``, which begins to follow after the warm-up, and warn
+    if the student starts from random weights: no ``load_from``, nothing to
+    resume and no checkpoint in an ``init_cfg`` of the whole network.
 
     Every checkpoint that the run loads must hold the whole estimator, and
     its first convolution must take the right input: spikes, or RGB where
@@ -87,6 +89,7 @@ class DistillHook(Hook):
         if hasattr(model, 'build_teacher'):
             self._attach_frozen(runner, model)
         else:
+            self._check_start(runner, model)
             self._attach_mean(runner, model)
             self._check_parallel(runner, model)
             self._count_steps(runner)
@@ -115,6 +118,24 @@ class DistillHook(Hook):
             runner.logger.warning(
                 'The student starts from its own weights, not from those of '
                 f'the teacher, which is another network: {error}')
+
+    @staticmethod
+    def _check_start(runner: Runner, model: nn.Module) -> None:
+        """Pseudo-labels of random weights are noise; the run looks fine."""
+        if runner.iter or runner._load_from is not None:
+            return
+        given = [
+            cfg for part in (model, model.estimator)
+            for cfg in _as_list(getattr(part, 'init_cfg', None))
+        ]
+        if any(cfg.get('checkpoint') for cfg in given):
+            return
+        runner.logger.warning(
+            'Stage 3 STARTS FROM RANDOM WEIGHTS: there is no load_from, so '
+            'the mean teacher labels the target with noise. Set '
+            "load_from='.../stage2/epoch_10.pth', what stage 2 has written, "
+            'or run all stages with tools/train_bicross.py. (A model that '
+            'was given its weights before the runner got it is fine.)')
 
     @staticmethod
     def _attach_mean(runner: Runner, model: nn.Module) -> None:
@@ -217,6 +238,11 @@ def _wrapper(runner: Runner) -> nn.Module:
             f'mmext.CrossDomainAdapter, but the model is a '
             f'{type(model).__name__}. Take the hook out of custom_hooks.')
     return model
+
+
+def _as_list(init_cfg: Any) -> list:
+    return list(init_cfg) if isinstance(init_cfg, (list, tuple)) else \
+        [init_cfg] if init_cfg else []
 
 
 def _accumulated(runner: Runner) -> int:

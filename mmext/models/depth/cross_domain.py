@@ -88,6 +88,7 @@ class CrossDomainAdapter(StageWrapper):
         ...     dict(type='mmext.MeanTeacherHook', decay=0.999,
         ...          evaluate='student', save='student'),
         ...     dict(type='mmext.DistillHook')]
+        >>> load_from = 'work_dirs/bicross/stage2/epoch_10.pth'
     """
 
     scp_defaults = dict(

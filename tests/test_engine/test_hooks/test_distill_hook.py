@@ -74,7 +74,8 @@ def test_warm_up_under_a_fixed_scale(accumulated, left_out, expected):
     optimizer = torch.optim.SGD([weight], lr=0.1)
     scaler = Scaler(())
     runner = SimpleNamespace(
-        model=model, hooks=[], message_hub=MessageHub('fixed'),
+        model=model, hooks=[], message_hub=MessageHub('fixed'), iter=0,
+        _load_from='stage2.pth',
         optim_wrapper=SimpleNamespace(
             _accumulative_counts=accumulated, optimizer=optimizer,
             loss_scaler=scaler),
