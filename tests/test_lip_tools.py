@@ -140,6 +140,7 @@ def test_certify(two_processes, monkeypatch, capsys):
         (['two/epoch_4.pth', '--amp'], 'float32'),
         (['nothing.pth'], 'nothing.pth'),
         ([], 'no weights'),
+        (['none'], 'no weights'),
         (['two/epoch_4.pth', '--cfg-options',
           'model.type=ImageClassifier'], 'LipschitzClassifier'),
     ):

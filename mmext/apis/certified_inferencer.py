@@ -2,9 +2,10 @@
 """Image in, label and certified radius out."""
 import logging
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import (Any, Callable, Dict, Iterator, List, Optional, Sequence,
-                    Union)
+                    Tuple, Union)
 
 import cv2
 import numpy as np
@@ -181,11 +182,26 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
                 level=logging.WARNING)
         return image
 
-    def _channels(self) -> int:
+    def _input_size(self) -> Tuple[int, int, int]:
         model = self.model
         if hasattr(model, 'members'):
             model = model.members[0]
-        return model.backbone.input_size[0]
+        return model.backbone.input_size
+
+    def _channels(self) -> int:
+        return self._input_size()[0]
+
+    def _check_size(self, pixels: torch.Tensor, name: Any) -> None:
+        """Refuse an image that the network does not take, by its name."""
+        if getattr(self.model.data_preprocessor, 'pad_size_divisor', 1) > 1:
+            return  # the network sees another size, and will say so
+        size, own = tuple(pixels.shape[-2:]), self._input_size()[1:]
+        if size != own:
+            raise ConfigError(
+                f'{name} has {size[0]} x {size[1]} pixels after the test '
+                'pipeline (height x width), but the network was built for '
+                f'images of {own[0]} x {own[1]}. Leave it out, or crop or pad '
+                'it; resizing changes what a pixel radius means.')
 
     def preprocess(self,
                    inputs: List[InputType],
@@ -198,21 +214,34 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
 
         Yields:
             dict: A batch.
+
+        Raises:
+            ConfigError: If an image has another size than the network's; it
+                is named.
         """
 
-        def load(image: InputType) -> dict:
+        def load(index: int, image: InputType) -> dict:
             pixels = self._read(image)
-            return dict(
-                img=pixels,
-                img_shape=pixels.shape[:2],
-                ori_shape=pixels.shape[:2])
+            item = self.pipeline(
+                dict(
+                    img=pixels,
+                    img_shape=pixels.shape[:2],
+                    ori_shape=pixels.shape[:2]))
+            self._check_size(
+                item['inputs'],
+                f'array {index}' if isinstance(image, np.ndarray) else image)
+            return item
 
-        chunks = self._get_chunk_data(
-            map(Compose([load, self.pipeline]), inputs), batch_size)
+        chunks = self._get_chunk_data(map(load, count(), inputs), batch_size)
         yield from map(default_collate, chunks)
 
     def _inputs_to_list(self, inputs: InputType) -> list:
-        """Files of a folder that are no images are passed over."""
+        """Files of a folder that are no images are passed over.
+
+        Raises:
+            MissingFileError: If a folder has no images.
+            ConfigError: If there is something else than paths and arrays.
+        """
         if isinstance(inputs, (str, Path)) and Path(inputs).is_dir():
             found = sorted(
                 str(path) for path in Path(inputs).iterdir()
@@ -222,7 +251,15 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
             return found
         if isinstance(inputs, Path):
             inputs = str(inputs)
-        return super()._inputs_to_list(inputs)
+        inputs = super()._inputs_to_list(inputs)
+        for one in inputs:
+            if not isinstance(one, (str, Path, np.ndarray)):
+                raise ConfigError(
+                    'CertifiedClassificationInferencer takes paths, folders '
+                    f'and arrays, but got {type(one).__name__}. '
+                    'numpy.asarray(...) makes an array (H, W, C) of a PIL '
+                    'image, and of a tensor of this shape.')
+        return inputs
 
     def visualize(self,
                   ori_inputs: List[InputType],

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from mmext.compat import patch_cpu_distributed
 from .config_check import merge_known_options
-from .config_io import CfgOptions
+from .config_io import CfgOptions, load_config
 from .config_paths import checkpoint_place, find_checkpoint
 from .config_types import type_name
 from .user_error import UserError
@@ -299,9 +299,21 @@ def is_certified(model: Any) -> bool:
 
 def brings_weights(model: Any) -> bool:
     """Whether a config is of an ensemble that names all its checkpoints."""
-    if type_name(model.get('type')) != 'CertifiedEnsemble':
-        return False
-    return all(member.get('checkpoint') for member in model['members'])
+    # That a member is an ensemble itself is for the model to say.
+    return _is_ensemble(model) and all(
+        member.get('checkpoint') or _is_ensemble(_model_of(member))
+        for member in model['members'])
+
+
+def _is_ensemble(model: Any) -> bool:
+    kind = model.get('type') if isinstance(model, dict) else None
+    return type_name(kind) == 'CertifiedEnsemble'
+
+
+def _model_of(member: dict) -> Any:
+    if 'config' in member:
+        return load_config(member['config']).get('model')
+    return member.get('model')
 
 
 def build_runner(cfg: Config) -> Runner:

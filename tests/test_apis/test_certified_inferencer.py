@@ -10,6 +10,7 @@ pytest.importorskip('mmpretrain')
 from mmcv.image import imread, imwrite
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from PIL import Image
 
 from mmext.apis import certified_inferencer, certified_model
 from mmext.models.lipschitz.bounds import CertificationError
@@ -256,8 +257,22 @@ def test_user_errors(trained, tmp_path):
     (tmp_path / 'empty').mkdir()
     with pytest.raises(MissingFileError, match='no images'):
         inferencer(str(tmp_path / 'empty'))
-    with pytest.raises(ValueError, match='built for images'):
-        inferencer([np.zeros((SIZE + 1, SIZE), np.uint8)])
+    with pytest.raises(ConfigError, match='array 1 has 7 x 6 .*images of 6'):
+        inferencer([
+            np.zeros((SIZE, SIZE), np.uint8),
+            np.zeros((SIZE + 1, SIZE), np.uint8)
+        ], batch_size=2)
+    folder = tmp_path / 'folder'
+    write_images(folder, images(2))
+    imwrite(np.zeros((SIZE, SIZE + 2), np.uint8), str(folder / 'wide.png'))
+    with pytest.raises(ConfigError, match='wide.png has 6 x 8') as caught:
+        inferencer(str(folder))
+    assert str(folder) in str(caught.value)
+    for other in (torch.zeros(SIZE, SIZE), None, [None],
+                  Image.fromarray(np.zeros((SIZE, SIZE), np.uint8))):
+        kind = type(other[0] if isinstance(other, list) else other).__name__
+        with pytest.raises(ConfigError, match=f'takes paths.* got {kind}'):
+            inferencer(other)
     for name, content in (('zero', b''), ('junk', b'hello')):
         path = tmp_path / f'{name}.png'
         path.write_bytes(content)

@@ -154,6 +154,18 @@ def test_tool_and_user_errors(tmp_path, capsys, monkeypatch):
     with pytest.raises(UserError, match='saved at p = 20'):
         export.main(['net.py', 'half.pth', 'half.onnx'])
     assert not (tmp_path / 'half.onnx').exists()
+    for argv in (['net.py', 'last.pth'], ['net.py', '--cells', '9', 'a.pt']):
+        with pytest.raises(SystemExit):  # what is left out is the checkpoint
+            export.parse_args(argv)
+        assert argv[-1] in capsys.readouterr().err
+    for argv, given in ((['c', 'w', '--cells', '9', 'a.onnx'], 'w'),
+                        (['c', '--cells', '9', 'none', 'a.onnx'], None),
+                        (['c', 'a.onnx', '--no-check'], None)):
+        args = export.parse_args(argv)
+        assert (args.checkpoint, args.out) == (given, 'a.onnx')
+    with pytest.raises(UserError, match='no weights'):
+        export.main(['net.py', 'none.onnx'])
+    assert not (tmp_path / 'none.onnx').exists()
     model = certified_model(cfg, 'last.pth')
     with pytest.raises(UserError, match='training mode'):
         lip_onnx(model.train())

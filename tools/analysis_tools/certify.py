@@ -53,8 +53,8 @@ def parse_args(argv=None) -> argparse.Namespace:
     parser.add_argument(
         'checkpoint',
         nargs='?',
-        help='checkpoint of a finished training; left out for an ensemble '
-        'whose members name theirs')
+        help="checkpoint of a finished training; left out, or 'none', for an "
+        'ensemble whose members name theirs')
     parser.add_argument(
         '--eps',
         nargs='+',
@@ -95,6 +95,8 @@ def parse_args(argv=None) -> argparse.Namespace:
         help='one line per image, .csv or .jsonl. Default: samples.csv')
     add_common_arguments(parser)
     args = parse(parser, argv)
+    if args.checkpoint == 'none':
+        args.checkpoint = None
     if not args.attack and (args.steps or args.restarts):
         parser.error('--steps and --restarts are of --attack')
     return args

@@ -30,9 +30,10 @@ def parse_args(argv=None) -> argparse.Namespace:
         'config', help='config of the classifier; it is executed')
     parser.add_argument(
         'checkpoint',
-        help="its checkpoint, or 'none' for an ensemble whose "
+        nargs='?',
+        help="its checkpoint; left out, or 'none', for an ensemble whose "
         'members name theirs')
-    parser.add_argument('out', help='ONNX file to write')
+    parser.add_argument('out', help='ONNX file to write, *.onnx')
     parser.add_argument(
         '--cells',
         type=int,
@@ -54,7 +55,14 @@ def parse_args(argv=None) -> argparse.Namespace:
         action=CfgOptions,
         default={},
         help='settings to override, key=value')
-    return parser.parse_args(argv)
+    # options may stand between config and checkpoint
+    args = parser.parse_intermixed_args(argv)
+    if args.checkpoint is None and not args.out.endswith('.onnx'):
+        # a forgotten file to write: the checkpoint would be written over
+        parser.error(f'expected a file *.onnx to write, but got {args.out!r}')
+    if args.checkpoint == 'none':
+        args.checkpoint = None
+    return args
 
 
 def main(argv=None) -> None:
@@ -63,8 +71,7 @@ def main(argv=None) -> None:
     MMLogger.get_instance('mmext', log_level='WARNING')
     cfg = load_config(args.config)
     merge_known_options(cfg, args.cfg_options)
-    weights = None if args.checkpoint == 'none' else args.checkpoint
-    model = certified_model(cfg, weights)
+    model = certified_model(cfg, args.checkpoint)
     export_onnx(model, args.out, args.cells)
     print(f'written: {args.out}')
     if args.no_check:

@@ -392,6 +392,9 @@ def _member(options: dict, shared: dict,
         shared = config.get('data_preprocessor') or shared
     model = deepcopy(dict(model))
     kind = type_name(model.pop('type', 'LipschitzClassifier'))
+    if kind == 'CertifiedEnsemble':
+        raise ConfigError(f'members[{index}] is itself an ensemble. List its '
+                          'members in place of it.')
     if kind not in ('LipschitzClassifier', 'ImageClassifier'):
         raise ConfigError(
             f'members[{index}] is a {kind}, but members of a certified '

@@ -115,6 +115,11 @@ class RobustHead(ClsHead):
         self._started = False
 
     @property
+    def robust(self) -> bool:
+        """bool: Whether the loss takes margins, and not logits alone."""
+        return self._robust
+
+    @property
     def needs_lam(self) -> bool:
         """bool: Whether wrong images learn by the cross-entropy alone."""
         return getattr(self.loss_module, 'needs_lam', False)
@@ -229,6 +234,25 @@ class RobustHead(ClsHead):
         for sample, label in zip(samples, cls_score.argmax(1, keepdim=True)):
             sample.set_pred_label(label)
         return samples
+
+
+def check_augments(preprocessor: Any, head: RobustHead) -> None:
+    """Refuse mixed images where the loss bounds margins.
+
+    Args:
+        preprocessor (nn.Module): The data preprocessor.
+        head (RobustHead): Losses of mmpretrain take soft labels.
+
+    Raises:
+        ConfigError: If it mixes images.
+    """
+    if head.robust and getattr(preprocessor, 'batch_augments', None):
+        raise ConfigError(
+            'Margins need one class per image, but '
+            'train_cfg=dict(augments=...), or batch_augments of the data '
+            'preprocessor, mixes the images and labels of a batch. Leave it '
+            'out, or give the head a loss of mmpretrain that takes soft '
+            'labels.')
 
 
 def hard_labels(data_samples: List[DataSample], num_classes: int) -> Tensor:

@@ -13,7 +13,7 @@ from ..lipschitz.certifier import Certifier
 from .certification import CertifiedPredictions, normalisation
 from .certify_options import CertifyOptions
 from .lip_backbones import LipBackbone
-from .lip_heads import RobustHead
+from .lip_heads import RobustHead, check_augments
 
 
 @MODELS.register_module()
@@ -52,7 +52,8 @@ class LipschitzClassifier(CertifiedPredictions, ImageClassifier):
 
     Raises:
         ConfigError: If the parts give no certificate, do not fit, or the
-            data preprocessor does not normalise.
+            data preprocessor does not normalise, or mixes images whose
+            margins are trained.
 
     Examples:
         >>> model = dict(
@@ -104,6 +105,7 @@ class LipschitzClassifier(CertifiedPredictions, ImageClassifier):
                 f'The backbone has {self.backbone.out_features} features, but '
                 f'head.in_channels={self.head.in_channels}. Set it to '
                 f'{self.backbone.out_features}.')
+        check_augments(self.data_preprocessor, self.head)
 
     def scores(self, inputs: Tensor) -> Tensor:
         """Logits of normalised images, shape (B, C)."""

@@ -118,7 +118,7 @@ def test_checkpoints_that_are_refused(tmp_path):
     ], 'same images'),
     ([dict(model=classifier(data_preprocessor=dict()))], 'mean and std'),
     ([dict(model=dict(type='mmext.CertifiedEnsemble', members=[]))
-      ], 'is a CertifiedEnsemble'),
+      ], r'members\[0\] is itself an ensemble. List its members'),
     ([
         dict(
             model=classifier(
@@ -171,20 +171,28 @@ def test_tool_needs_no_checkpoint(tmp_path, monkeypatch):
         members.append(dict(model=model, checkpoint=path))
     base = str(ROOT / 'configs' / '_base_')
     config = tmp_path / 'pair.py'
-    config.write_text(
-        f"_base_ = ['{base}/datasets/fashion-mnist_pad1.py',\n"
-        f"          '{base}/lip_runtime.py']\n"
-        f'model = {ensemble(members)!r}\n'
-        "test_dataloader = dict(dataset=dict(data_root='data'),\n"
-        '                       num_workers=0, persistent_workers=False)\n'
-        'test_cfg = dict()\n'
-        'train_dataloader = val_dataloader = val_evaluator = None\n')
-    test = tool('test').main
+    text = (f"_base_ = ['{base}/datasets/fashion-mnist_pad1.py',\n"
+            f"          '{base}/lip_runtime.py']\n"
+            f'model = {ensemble(members)!r}\n'
+            "test_dataloader = dict(dataset=dict(data_root='data'),\n"
+            '                       num_workers=0, persistent_workers=False)\n'
+            'test_cfg = dict()\n'
+            'train_dataloader = val_dataloader = val_evaluator = None\n')
+    config.write_text(text)
+    test, certify = tool('test').main, tool('analysis_tools/certify').main
     with quick_runner():
         test([str(config), '--out', 'metrics.json'])
+        certify([str(config), 'none', '--samples', '3', '--out-dir', 'c'])
+    assert json.loads((tmp_path / 'c/certified.json').read_text())['images']
     metrics = json.loads((tmp_path / 'metrics.json').read_text())
     assert metrics['cert/certified@0.03'] <= metrics['cert/clean']
     assert 'cert/majority@0.03' in metrics
+    nested = tmp_path / 'nested.py'
+    nested.write_text(
+        text.replace(repr(members), repr([dict(config=str(config))])))
+    for main in (test, certify):
+        with pytest.raises(UserError, match='itself an ensemble'):
+            main([str(nested)])
     del members[0]['checkpoint']
     config.write_text(f'model = {ensemble(members)!r}\n')
     with pytest.raises(UserError, match='no weights'):

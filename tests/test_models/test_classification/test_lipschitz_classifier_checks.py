@@ -128,6 +128,15 @@ def test_looking_for_a_finite_p_costs_no_walk(monkeypatch):
     (dict(certify=dict(eps=0.1, sound_rounding='no')), 'sound_rounding'),
     (dict(certify=dict(eps=0.1, radius='False')), "certify.radius .*'False'"),
     (dict(certify=dict(eps=0.1, force_inf='no')), 'certify.force_inf'),
+    (dict(train_cfg=dict(augments=dict(type='Mixup', alpha=1.))),
+     'one class per image.*augments'),
+    (dict(
+        data_preprocessor=dict(
+            mean=[100.],
+            std=[60.],
+            num_classes=CLASSES,
+            batch_augments=dict(augments=dict(type='CutMix', alpha=1.)))),
+     'one class per image.*batch_augments'),
     (dict(backbone=mlp_body(sync_mean='no')), "sync_mean .* text 'no'"),
     (dict(test_cfg=dict(certifiy=dict(eps=[0.1]))), 'certifiy'),
     (dict(test_cfg=dict(certify=dict(eps=[0.1]), eps=[0.2])), 'but got eps'),
@@ -251,3 +260,12 @@ def test_switches_of_certificates_may_be_0_and_1():
     assert options.clamp is False and options.radius is True
     with pytest.raises(ConfigError, match='sound_rounding'):
         replace(options, sound_rounding='yes')
+
+
+def test_images_may_be_mixed_for_a_loss_of_the_host():
+    """Soft labels are no matter where no margin is trained."""
+    head = lip_head(loss=dict(type='CrossEntropyLoss', use_soft=True))
+    model = build(
+        classifier(
+            head, train_cfg=dict(augments=dict(type='Mixup', alpha=1.))))
+    assert model.data_preprocessor.batch_augments is not None
