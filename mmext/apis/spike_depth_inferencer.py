@@ -5,29 +5,30 @@ import os.path as osp
 from typing import Any, Dict, Iterator, List, Optional, Sequence, Union
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.infer import BaseInferencer
 from mmengine.registry import MODELS, init_default_scope
 from torch import nn
 
+from mmext.models.depth import BiCrossDepthEstimator
 from mmext.models.distillers.hand_over import load_weights
 from mmext.registry import INFERENCERS, register_depth
 from mmext.spike import open_spikes, write_depth_png, write_picture
-from mmext.spike.arrays import as_bits
-from mmext.spike.depth_files import check_scale
-from mmext.spike.files import SUFFIXES
+from mmext.spike.arrays import as_bits, check_cube
+from mmext.spike.depth_files import check_scale, tell_clipped
 from mmext.spike.options import check_options
 from mmext.spike.preview import preview
-from mmext.spike.sources import natural_key
-from mmext.utils.arguments import is_count, is_positive
+from mmext.spike.sources import list_recordings
+from mmext.utils.arguments import first_unknown, is_count, is_positive
 from mmext.utils.config_build import model_config
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
 from mmext.utils.config_types import type_name
 from mmext.utils.preflight import check_outputs
 from mmext.utils.result_names import result_names
-from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+from mmext.utils.user_error import BadFileError, ConfigError
 from mmext.visualization.depth_pictures import (SPIKES_TITLE, colour_depth,
                                                 depth_panel)
 
@@ -59,8 +60,8 @@ class SpikeDepthInferencer(BaseInferencer):
             does not look.
 
     Raises:
-        ConfigError: If the model takes no spikes, or the checkpoint is not
-            given, or does not fit it.
+        ConfigError: If the model predicts no depth or takes no spikes, or
+            the checkpoint is not given, or does not fit it.
 
     Example:
         >>> inferencer = SpikeDepthInferencer(
@@ -104,10 +105,22 @@ class SpikeDepthInferencer(BaseInferencer):
         if model is None:
             # the data preprocessor of the top level, too, as in the runner
             model = MODELS.build(model_config(cfg, pretrained=True))
+        self._check_model(model)
         if weights is not None:
             load_weights(model, weights)
         model.cfg = cfg
         return model.to(device).eval()
+
+    @staticmethod
+    def _check_model(model: nn.Module) -> None:
+        # of stages 2 and 3 the config has the estimator in a wrapper
+        estimator = getattr(model, 'estimator', model)
+        if not isinstance(estimator, BiCrossDepthEstimator):
+            raise ConfigError(
+                'Expected a config with a mmext.BiCrossDepthEstimator, or '
+                'with a stage of BiCross, but its model is a '
+                f'{type(model).__name__}, which predicts no depth from '
+                'spikes. Use the config and checkpoint of stage 2 or 3.')
 
     def _init_pipeline(self, cfg: Config) -> Compose:
         dataset = self._dataset(cfg)
@@ -115,7 +128,8 @@ class SpikeDepthInferencer(BaseInferencer):
         loaders = [
             step for step in steps if _name(step) == 'LoadSpikeFromFile'
         ]
-        load = dict(loaders[0]) if loaders else dict(length=self._channels())
+        channels = self._channels()
+        load = dict(loaders[0]) if loaders else dict(length=channels)
         load['type'] = 'mmext.LoadSpikeFromFile'
         load.pop('jitter', None)
         self._load = Compose([dict(load, **self.spike_options)])
@@ -144,7 +158,6 @@ class SpikeDepthInferencer(BaseInferencer):
 
     def _channels(self) -> int:
         """Ticks that the network takes."""
-        # of stages 2 and 3 the config has the estimator in a wrapper
         model = getattr(self.model, 'estimator', self.model)
         channels = getattr(model.backbone, 'in_channels', 128)
         temporal = getattr(model, 'temporal', None)
@@ -163,8 +176,8 @@ class SpikeDepthInferencer(BaseInferencer):
         """Depth of recordings.
 
         Args:
-            inputs (Any): A path or folder, an array (T, H, W), or a list of
-                these.
+            inputs (Any): A path or folder, an array or tensor (T, H, W), or
+                a list of these.
             *args, **kwargs: See ``BaseInferencer``, :meth:`preprocess` and
                 :meth:`visualize`.
 
@@ -172,9 +185,20 @@ class SpikeDepthInferencer(BaseInferencer):
             dict: See :meth:`postprocess`.
 
         Raises:
-            ConfigError: If an option is wrong, before anything is computed.
+            ConfigError: If an option is unknown or wrong, before anything is
+                computed.
             UserError: If nothing can be written to ``out_dir``.
         """
+        known = {'return_datasamples', 'batch_size'
+                 } | self.preprocess_kwargs | self.visualize_kwargs
+        unknown = first_unknown(kwargs, sorted(known))
+        if unknown is not None:
+            name, near = unknown
+            hint = f'Did you mean {near!r}?' if near else (
+                'Nothing is shown on the screen: out_dir is where pictures '
+                'are written to.')
+            raise ConfigError(f'Expected options of {sorted(known)}, but got '
+                              f'{name!r}. {hint}')
         check_scale(kwargs.get('depth_scale', 256.), 'depth_scale')
         max_depth = kwargs.get('max_depth', 80.)
         if not is_positive(max_depth):
@@ -189,21 +213,19 @@ class SpikeDepthInferencer(BaseInferencer):
             inputs = [inputs]
         found: List[Any] = []
         for one in inputs:
+            if isinstance(one, torch.Tensor):
+                one = one.detach().cpu()
+                one = (one.float() if one.is_floating_point() else one).numpy()
             if isinstance(one, np.ndarray):
-                found.append(one)
-                continue
-            path = osp.expanduser(os.fspath(one))
-            if not osp.isdir(path):
-                found.append(path)
-                continue
-            names = sorted((name for name in os.listdir(path)
-                            if name.lower().endswith(SUFFIXES)),
-                           key=natural_key)
-            if not names:
-                raise MissingFileError(
-                    f'Expected recordings ({", ".join(SUFFIXES)}) in {path}, '
-                    'but there are none.')
-            found += [osp.join(path, name) for name in names]
+                found.append(check_cube(one))
+            elif not isinstance(one, (str, os.PathLike)):
+                raise ConfigError(
+                    'Expected a path, a folder, an array or tensor (T, H, W), '
+                    f'or a list of these, but got {type(one).__name__}. Put '
+                    'what a generator gives into a list.')
+            else:
+                path = osp.expanduser(os.fspath(one))
+                found += list_recordings(path) if osp.isdir(path) else [path]
         return found
 
     def preprocess(self,
@@ -298,7 +320,8 @@ class SpikeDepthInferencer(BaseInferencer):
                 :func:`~mmext.utils.result_names.result_names`.
                 Defaults to '', none.
             depth_scale (float): Stored value of a metre: 256 or, indoor,
-                1000. Defaults to 256.
+                1000. Depth above 65535 / depth_scale is stored as that,
+                with a warning. Defaults to 256.
             max_depth (float): Depth of the coldest colour. Defaults to 80.
 
         Returns:
@@ -323,6 +346,9 @@ class SpikeDepthInferencer(BaseInferencer):
                 write_picture(f'{start}_colour.png',
                               colour_depth(one['depth'], near, max_depth))
                 write_picture(f'{start}_panel.png', pictures[-1])
+        if out_dir:
+            tell_clipped((_maps(sample)['depth'] for sample in preds),
+                         depth_scale)
         return pictures
 
     def postprocess(self,

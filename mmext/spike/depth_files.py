@@ -3,7 +3,8 @@
 import os
 import re
 import struct
-from typing import Any, Optional
+import warnings
+from typing import Any, Iterable, Optional
 
 import cv2
 import numpy as np
@@ -185,6 +186,26 @@ def write_depth_png(path: PathLike, depth: np.ndarray, scale: float) -> None:
     if not done:
         raise ConfigError(f'Cannot encode depth of {depth.shape} for {path}.')
     atomic_write(path, data.tobytes())
+
+
+def tell_clipped(depths: Iterable[np.ndarray], scale: float) -> None:
+    """Warn, once for all, of depth that :func:`write_depth_png` clips.
+
+    Args:
+        depths (Iterable[np.ndarray]): (H, W) metres each.
+        scale (float): Stored value of one metre.
+    """
+    limit, total, count, most = 65535 / scale, 0, 0, 0.
+    for depth in depths:
+        far = depth[np.isfinite(depth) & (depth > limit + 0.5 / scale)]
+        total, count = total + depth.size, count + far.size
+        most = max(most, float(far.max(initial=0)))
+    if count:
+        warnings.warn(
+            f'{count} of {total} pixels are farther than {limit:.4g} m, the '
+            f'most that a 16-bit file holds with depth_scale={scale:g}, and '
+            f'are stored as that. The farthest is {most:.4g} m: take a '
+            f'depth_scale of at most {int(65535 / most) or 65535 / most:.6g}.')
 
 
 def read_disparity(path: PathLike,

@@ -11,6 +11,7 @@ import numpy as np
 
 from mmext.utils.io import PathLike
 from mmext.utils.user_error import BadFileError, ConfigError, MissingFileError
+from .files import SUFFIXES
 from .light import grey
 
 # In JPEG data these bytes begin a segment: neither stuffing nor restart.
@@ -49,6 +50,26 @@ def list_pictures(folder: PathLike, pattern: str = '*') -> List[str]:
         raise MissingFileError(
             f'Expected a folder with pictures ({", ".join(PICTURES)}) whose '
             f'names match {pattern!r}, but there are none in {name}.')
+    return [os.path.join(name, n) for n in names]
+
+
+def list_recordings(folder: PathLike) -> List[str]:
+    """Recordings of a folder in their natural order.
+
+    Args:
+        folder (str or PathLike): The folder.
+
+    Raises:
+        MissingFileError: If there is none in it.
+    """
+    name = os.path.expanduser(os.fspath(folder))
+    names = sorted(
+        (n for n in os.listdir(name) if n.lower().endswith(SUFFIXES)),
+        key=natural_key)
+    if not names:
+        raise MissingFileError(
+            f'Expected recordings ({", ".join(SUFFIXES)}) in {name}, but '
+            'there are none.')
     return [os.path.join(name, n) for n in names]
 
 

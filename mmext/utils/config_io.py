@@ -105,7 +105,8 @@ def find_config(name: str) -> Path:
 
     Args:
         name (str): A path (absolute, relative to the working directory, or
-            relative to :func:`package_root`), or a name from the model zoo.
+            relative to :func:`package_root`), ``mmext::`` and a path in
+            ``configs``, as ``_base_`` has it, or a name from the model zoo.
 
     Returns:
         Path: An existing file.
@@ -113,10 +114,12 @@ def find_config(name: str) -> Path:
     Raises:
         UserError: If there is none; names the places and the nearest names.
     """
-    path = Path(name).expanduser()
+    path, root = Path(name).expanduser(), package_root()
+    if name.startswith('mmext::'):
+        name = name.replace('mmext::', 'configs/', 1)
+        path = root / name
     if path.is_file():
         return path
-    root = package_root()
     if path.suffix in SUFFIXES:
         if not path.is_absolute() and (root / path).is_file():
             return root / path

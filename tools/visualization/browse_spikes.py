@@ -10,12 +10,11 @@ import numpy as np
 
 from mmext.spike import (SpikeRecording, open_spikes, preview, strip,
                          write_picture, write_video)
-from mmext.spike.files import SUFFIXES
 from mmext.spike.preview import METHODS
-from mmext.spike.sources import natural_key
+from mmext.spike.sources import list_recordings
 from mmext.utils.arguments import is_positive
 from mmext.utils.result_names import result_names
-from mmext.utils.user_error import ConfigError, MissingFileError, run_tool
+from mmext.utils.user_error import ConfigError, run_tool
 
 
 def parse_args(argv=None) -> argparse.Namespace:
@@ -97,15 +96,7 @@ def files_of(args: argparse.Namespace) -> List[str]:
     """The recordings that are meant, sorted by name."""
     if not os.path.isdir(args.recording):
         return [args.recording]
-    names = sorted(
-        (n
-         for n in os.listdir(args.recording) if n.lower().endswith(SUFFIXES)),
-        key=natural_key)
-    if not names:
-        raise MissingFileError(
-            f'Expected recordings ({", ".join(SUFFIXES)}) in '
-            f'{args.recording}, but there are none.')
-    return [os.path.join(args.recording, n) for n in names]
+    return list_recordings(args.recording)
 
 
 def opened(path: str, args: argparse.Namespace) -> SpikeRecording:
