@@ -8,7 +8,7 @@ import torch
 from mmengine.dist import is_main_process
 from mmengine.hooks import EMAHook, Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
@@ -94,9 +94,11 @@ class MoSAHook(Hook):
 
     @staticmethod
     def model_of(runner: Runner) -> MoSAModel:
-        """The runner's model, which must be a ``MoSAModel``."""
+        """The runner's model, which must be a ``MoSAModel``; inside of what
+        distributes it or averages its predictions over views."""
         model = runner.model
-        model = model.module if is_model_wrapper(model) else model
+        while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+            model = model.module
         model = getattr(model, '_orig_mod', model)
         if not isinstance(model, MoSAModel):
             raise ConfigError(
