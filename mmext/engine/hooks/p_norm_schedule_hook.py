@@ -52,7 +52,7 @@ class PNormScheduleHook(Hook):
             ``train_cfg.max_epochs`` scales them all.
         style (str): ``'ramp'`` (the paper) or ``'v2'`` (its successors).
             Defaults to ``'ramp'``.
-        p_start (float): Defaults to 8.
+        p_start (float): At least 1. Defaults to 8.
         p_end (float): p just before infinity. Defaults to 1000.
         eps_smooth (float): Part of the radius' ramp that is of fourth
             order; ``'v2'`` only. Defaults to 0.
