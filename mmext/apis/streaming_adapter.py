@@ -57,6 +57,14 @@ class LiveFrame:
 
 _NUMBERS = count()  # one for each adapter of this process
 
+# Channels of a picture by the `color_type` of LoadImageFromFile; 'unchanged'
+# is whatever the files are.
+_CHANNELS = dict(
+    color=3,
+    color_ignore_orientation=3,
+    grayscale=1,
+    grayscale_ignore_orientation=1)
+
 
 class _Endless:
     """Positions of a stream whose end is not known: always its one image."""
@@ -139,6 +147,22 @@ def _leaf(dataset: dict) -> dict:
         'configs/svdp/cityscapes_acdc.py.')
 
 
+def _live_frame(leaf: dict) -> dict:
+    """The data set of one frame, with the views of a data set on disk."""
+    cls = dataset_class(leaf)
+    if cls is None:
+        raise ConfigError(
+            f'The data set {leaf["type"]!r} of train_dataloader is not '
+            'registered, so that the classes are not known. Import the '
+            'module that registers it (custom_imports).')
+    metainfo = dict(getattr(cls, 'METAINFO', {}))
+    metainfo.update(leaf.get('metainfo') or {})
+    return dict(
+        type='mmext.LiveFrame',
+        pipeline=live_pipeline(leaf['pipeline']),
+        metainfo=metainfo)
+
+
 class StreamingAdapter:
     """Test-time adaptation of a camera's or a video's frames.
 
@@ -192,7 +216,10 @@ class StreamingAdapter:
         self._folder = None if work_dir else tempfile.TemporaryDirectory(
             prefix='mmext_stream_')
         self.cfg = self._open(cfg, weights, work_dir or self._folder.name)
-        self._frame = self._live_frame(cfg)
+        init_default_scope(cfg.get('default_scope') or 'mmseg')
+        leaf = _leaf(cfg.train_dataloader.dataset)
+        self._frame = _live_frame(leaf)
+        self._color_type = leaf['pipeline'][0].get('color_type', 'color')
         self._runner: Optional[Runner] = None
         self._shape: Optional[tuple] = None
 
@@ -221,23 +248,6 @@ class StreamingAdapter:
             hooks['checkpoint'] = None
         return cfg
 
-    @staticmethod
-    def _live_frame(cfg: Config) -> dict:
-        init_default_scope(cfg.get('default_scope') or 'mmseg')
-        leaf = _leaf(cfg.train_dataloader.dataset)
-        cls = dataset_class(leaf)
-        if cls is None:
-            raise ConfigError(
-                f'The data set {leaf["type"]!r} of train_dataloader is not '
-                'registered, so that the classes are not known. Import the '
-                'module that registers it (custom_imports).')
-        metainfo = dict(getattr(cls, 'METAINFO', {}))
-        metainfo.update(leaf.get('metainfo') or {})
-        return dict(
-            type='mmext.LiveFrame',
-            pipeline=live_pipeline(leaf['pipeline']),
-            metainfo=metainfo)
-
     @property
     def runner(self) -> Runner:
         """Runner: The stock Runner; it exists after the first frame."""
@@ -255,9 +265,10 @@ class StreamingAdapter:
         """Predict one frame, then adapt on it.
 
         Args:
-            image (np.ndarray | str): Array of shape (H, W, 3), BGR, as
-                OpenCV and ``mmcv.VideoReader`` give it; or the path of a
-                picture. All frames have one size.
+            image (np.ndarray | str): Array of shape (H, W, 3), uint8, BGR,
+                as OpenCV and ``mmcv.VideoReader`` give it; or the path of a
+                picture. All frames have one size. Where the pipeline loads
+                with another ``color_type``, what that gives.
 
         Returns:
             StepResult: ``labels`` of shape (H, W), made before the update
@@ -266,7 +277,7 @@ class StreamingAdapter:
 
         Raises:
             BadFileError: If the picture cannot be read.
-            ValueError: If the array has another shape.
+            ValueError: If the array has another shape or type.
         """
         image = self._checked(image)
         if self._runner is None:
@@ -278,22 +289,40 @@ class StreamingAdapter:
         return loop.last_result
 
     def _checked(self, image: Union[np.ndarray, str]) -> np.ndarray:
+        channels = _CHANNELS.get(self._color_type)
         if isinstance(image, (str, os.PathLike)):
-            path = osp.abspath(image)
-            mmcv = require('mmcv', 'StreamingAdapter')
-            image = mmcv.imread(path) if osp.isfile(path) else None
-            if image is None:
-                raise BadFileError(
-                    f'{path} does not exist or is not a picture.')
-        if not isinstance(image, np.ndarray) or image.ndim != 3:
-            raise ValueError('Expected a frame as an array of shape '
-                             f'(H, W, C), but got {_describe(image)}.')
+            image = self._read(osp.abspath(image))
+        elif channels and isinstance(image, np.ndarray) and \
+                image.dtype != np.uint8:
+            raise ValueError(
+                'Expected a frame of uint8, 0 to 255, as files are read, but '
+                f'got {image.dtype}. Convert it with .astype(np.uint8), after '
+                '(frame * 255).round() if its values are 0 to 1, or frame // '
+                '256 if they fill 16 bits.')
+        if isinstance(image, np.ndarray) and image.ndim == 2 and channels != 3:
+            image = image[..., None]
+        if not isinstance(image, np.ndarray) or image.ndim != 3 or \
+                not image.size or channels not in (None, image.shape[2]):
+            hint = '' if channels != 3 else \
+                ' OpenCV makes one of a grey or an RGBA picture: ' \
+                'cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR), COLOR_RGBA2BGR.'
+            raise ValueError('Expected a frame as an array of shape (H, W, '
+                             f'{channels or "C"}), but got '
+                             f'{_describe(image)}.{hint}')
         if self._shape not in (None, image.shape):
             raise ValueError(
                 f'Expected every frame to have the shape of the first, '
                 f'{self._shape}, but got {_describe(image)}. Resize it, or '
                 'use another StreamingAdapter for another camera.')
         self._shape = image.shape
+        return image
+
+    def _read(self, path: str) -> np.ndarray:
+        mmcv = require('mmcv', 'StreamingAdapter')
+        image = mmcv.imread(path, self._color_type) if osp.isfile(path) \
+            else None
+        if image is None:
+            raise BadFileError(f'{path} does not exist or is not a picture.')
         return image
 
     def _built(self) -> Runner:
@@ -323,6 +352,9 @@ class StreamingAdapter:
             UserError: If nothing can be written there.
         """
         runner = self.runner
+        if not str(path).strip() or osp.isdir(osp.expanduser(path)):
+            raise UserError(f'Expected path to be a file to write, but got '
+                            f'{str(path)!r}. Give one such as adapted.pth.')
         check_outputs(files=dict(path=path))
         folder, name = osp.split(osp.abspath(osp.expanduser(path)))
         runner.save_checkpoint(folder, name, by_epoch=False)

@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What a model and an adaptation loop refuse once they see their data."""
+import inspect
 from itertools import product
 from typing import Any, Callable, Iterator, List, Optional, Tuple
 
@@ -49,6 +50,7 @@ def adaptation_findings(cfg: dict, model: Optional[nn.Module], method: Any,
         yield ('warning', 'load_from',
                'adaptation starts from a trained source model. Set it to the '
                'checkpoint of `model`, or give that to tools/test.py --adapt.')
+    yield from _hook_findings(cfg, getattr(method, 'needs_teacher', False))
     task = getattr(method, 'task', None)
     if model is not None and hasattr(task, 'check'):
         attempt('train_cfg.method', lambda: task.check(model))
@@ -67,6 +69,27 @@ def adaptation_findings(cfg: dict, model: Optional[nn.Module], method: Any,
             if problem:
                 yield 'error', 'train_cfg.method', f'{problem} ({path}).'
                 return  # the other domains mostly share the pipeline
+
+
+def _hook_findings(cfg: dict, has_teacher: bool) -> Iterator[Finding]:
+    """Hooks that the loop refuses, and those that have nothing to do."""
+    from mmext.engine.hooks import MeanTeacherHook
+    from mmext.engine.loops.idle_hooks import (NO_VALIDATION,
+                                               waits_for_validation)
+    hooks = {
+        k: cfg[k]
+        for k in ('default_hooks', 'custom_hooks') if cfg.get(k)
+    }
+    for item in typed_dicts(hooks):
+        kind, _ = resolve(item)
+        idle = waits_for_validation(kind, item.node.get('save_best'))
+        if idle:
+            yield 'warning', item.path, f'{idle}: {NO_VALIDATION}'
+        if has_teacher and inspect.isclass(kind) and \
+                issubclass(kind, MeanTeacherHook):
+            yield ('error', item.path,
+                   'the loop brings a MeanTeacherHook of its own. Leave this '
+                   'one out.')
 
 
 def class_findings(cfg: dict, model: nn.Module) -> Iterator[Finding]:

@@ -285,3 +285,12 @@ def test_beside_an_ema_hook(tmp_path):
         runner.register_hook(EMAHook())
         with pytest.raises(ConfigError, match='Take EMAHook out'):
             runner.train()
+
+
+def test_two_teachers(tmp_path):
+    """Each would put its own where the other looks for the student."""
+    with quick_runner():
+        runner = build(tmp_path, iters=1, val=False)
+        runner.register_hook(MeanTeacherHook(decay=0.5))
+        with pytest.raises(ConfigError, match='Leave one of them'):
+            runner.train()

@@ -61,6 +61,24 @@ def test_float16_needs_a_scaler(autocast, wrapper, told):
     assert told == any("type='AmpOptimWrapper'" in str(f) for f in found)
 
 
+@pytest.mark.parametrize('changes, level, part', [
+    (dict(default_hooks__checkpoint__save_best='mIoU'), 'warning',
+     'save_best of AtomicCheckpointHook'),
+    (dict(custom_hooks=[dict(type='EarlyStoppingHook', monitor='mIoU')]),
+     'warning', 'custom_hooks[0]: EarlyStoppingHook'),
+    (dict(custom_hooks=[dict(type='mmext.MeanTeacherHook')]), 'error',
+     'custom_hooks[0]: the loop brings a MeanTeacherHook'),
+])
+def test_hooks_that_do_not_belong_there(changes, level, part):
+    found = [
+        str(f) for f in findings('svdp/streetworld', **changes)
+        if f.level == level and 'hooks' in f.path
+    ]
+    assert len(found) == 1 and part in found[0], found
+    if level == 'error':  # TENT has no teacher
+        assert not errors('svdp/tent_streetworld', **changes)
+
+
 def test_what_the_loop_takes():
     name = 'svdp/streetworld'
     assert not errors(name)

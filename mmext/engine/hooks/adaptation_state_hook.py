@@ -1,10 +1,11 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """What an adaptation run adds to a checkpoint, and what it demands of one."""
-from typing import Optional, Sequence
+from typing import Any, List, Optional, Sequence
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import nn
 
 from mmext.registry import HOOKS
 from mmext.utils.arguments import as_tuple
@@ -55,7 +56,24 @@ class AdaptationStateHook(Hook):
                     'to start from this one.')
             # Now, before the optimizer's state fails to fit.
             self.loop.check_state(checkpoint['adaptation'])
+            self._check_prompts(checkpoint['adaptation']['prompts'], model)
             self.state = checkpoint['adaptation']
+
+    def load_prompts(self, teacher: Any) -> None:
+        """Give student and teacher the prompts of the resumed run.
+
+        Args:
+            teacher (GroupEMA, optional): The teacher, if there is one.
+        """
+        prompts = self.state['prompts']
+        student = prompts.get('ema_state_dict') or prompts['state_dict']
+        targets: List[Any] = [(self.loop.model, student)]
+        if teacher is not None:
+            targets.append((teacher.module, prompts['state_dict']))
+        for module, weights in targets:
+            params = dict(module.named_parameters())
+            for name, value in weights.items():
+                params[name].data.copy_(value)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         """Move prompts and the stream's state into their own entry."""
@@ -66,6 +84,26 @@ class AdaptationStateHook(Hook):
             prompts[entry] = {k: weights.pop(k) for k in names}
         checkpoint['adaptation'] = dict(
             self.loop.state_dict(), prompts=prompts)
+
+    def _check_prompts(self, prompts: dict, model: nn.Module) -> None:
+        """Refuse prompts that this config's model would not have."""
+        now = {
+            name: tuple(param.shape)
+            for name, param in model.named_parameters()
+            if name.startswith(self.prompt)
+        }
+        saved = {
+            name: tuple(value.shape)
+            for name, value in prompts['state_dict'].items()
+        }
+        for name in sorted(now.keys() | saved.keys()):
+            if now.get(name) != saved.get(name):
+                raise ConfigError(
+                    f'The checkpoint belongs to another run: the shape of its '
+                    f'{name} is {saved.get(name)}, this config has '
+                    f'{now.get(name)}. Resume with the config of the '
+                    'interrupted run: options of the method, such as '
+                    'sparse_rate, and the size of the views decide it.')
 
     def _optional(self, key: str) -> bool:
         # Old checkpoints lack the batch counters, which nothing reads here;

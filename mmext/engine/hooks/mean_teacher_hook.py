@@ -112,14 +112,26 @@ class MeanTeacherHook(Hook):
         """Copy the student, or restore the resumed teacher.
 
         Raises:
-            ConfigError: If there is an ``EMAHook``, which would put its
-                average where the student belongs in a checkpoint.
+            ConfigError: If there is an ``EMAHook`` or another hook of this
+                kind, which would put its average where the student belongs
+                in a checkpoint.
         """
         if any(isinstance(hook, EMAHook) for hook in runner.hooks):
             raise ConfigError(
                 f'{type(self).__name__} and EMAHook both keep an average of '
                 'the model in checkpoints, and a resumed run would go on '
                 'with the wrong one. Take EMAHook out of custom_hooks.')
+        others = [
+            type(hook).__name__ for hook in runner.hooks
+            if isinstance(hook, MeanTeacherHook) and hook is not self
+        ]
+        if others:
+            raise ConfigError(
+                f'{type(self).__name__} and {others[0]} both keep a teacher '
+                'in checkpoints, and a resumed run would go on with the wrong '
+                'one. Leave one of them in custom_hooks; a '
+                'TestTimeAdaptLoop brings its own, so that none belongs '
+                'there.')
         self._teacher = GroupEMA(_unwrapped(runner), **self.options)
         if self._resumed is not None:
             own = self._teacher.module.state_dict()

@@ -2,7 +2,7 @@
 """Test-time adaptation as a train loop."""
 import logging
 import os.path as osp
-from typing import Any, Dict, List, Optional, Sequence, Union
+from typing import Any, Dict, Optional, Sequence, Union
 
 from mmengine.dist import (all_gather_object, get_rank, get_world_size,
                            is_main_process)
@@ -20,7 +20,9 @@ from mmext.utils.user_error import ConfigError, MissingFileError
 from ..hooks.adaptation_state_hook import AdaptationStateHook
 from ..hooks.mean_teacher_hook import MeanTeacherHook
 from .adaptation_report import StreamStatistics, prediction_path, write_report
+from .idle_hooks import warn_of_idle_hooks
 from .precision import check_optim_wrapper, device_clock, step_precision
+from .stream_files import check_files, read_frames
 from .stream_loader import (check_arguments, check_stream, split_stream,
                             stream_dataloader)
 
@@ -69,6 +71,8 @@ class TestTimeAdaptLoop(BaseLoop):
             ``autocast``, float16 without a scaler, a method without a type,
             a model with another number of classes than the stream, or a
             missing source.
+        MissingFileError: For pictures or labels that are not there, before
+            the first frame.
 
     Examples:
         >>> train_cfg = dict(
@@ -110,6 +114,7 @@ class TestTimeAdaptLoop(BaseLoop):
         self.evaluator = runner.build_evaluator(evaluator)
         self.evaluator.dataset_meta = self.stream.metainfo
         check_stream(self.stream, self.model)
+        check_files(self.stream)
         self.visits = StreamStatistics()
         self.source_path = str(runner._load_from)
         self.source_digest = ''
@@ -173,6 +178,7 @@ class TestTimeAdaptLoop(BaseLoop):
         self.state_hook = AdaptationStateHook(self, frame_type.PROMPT,
                                               self.source_ignore)
         self.runner.register_hook(self.state_hook)
+        warn_of_idle_hooks(self.runner.hooks)
 
     # The run ---------------------------------------------------------------
 
@@ -182,7 +188,7 @@ class TestTimeAdaptLoop(BaseLoop):
         self._start()
         self.runner.call_hook('before_train_epoch')
         self.sampler.start = self._iter
-        for batch in self.dataloader:
+        for batch in read_frames(self):
             self.run_iter(batch)
             if self.stop_training:
                 break
@@ -245,7 +251,7 @@ class TestTimeAdaptLoop(BaseLoop):
                             self.method.adapt)
         teacher = self.teacher_hook.teacher if self.teacher_hook else None
         if state is not None:
-            self._load_prompts(state['prompts'], teacher)
+            self.state_hook.load_prompts(teacher)
         source = self._source(state)
         self.method.start(self.model, teacher, source)
         if state is not None:
@@ -391,13 +397,3 @@ class TestTimeAdaptLoop(BaseLoop):
                     level=logging.WARNING)
             else:
                 metric.load_state_dict(saved)
-
-    def _load_prompts(self, prompts: Dict[str, dict], teacher: Any) -> None:
-        student = prompts.get('ema_state_dict') or prompts['state_dict']
-        targets: List[Any] = [(self.model, student)]
-        if teacher is not None:
-            targets.append((teacher.module, prompts['state_dict']))
-        for module, weights in targets:
-            params = dict(module.named_parameters())
-            for name, value in weights.items():
-                params[name].data.copy_(value)

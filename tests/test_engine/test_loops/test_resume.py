@@ -186,6 +186,11 @@ def test_resume_of_another_run(tmp_path):
     other.train_cfg.method = dict(METHODS['cotta'])
     with pytest.raises(ValueError, match='another run'):
         run(other)
+    other = interrupt(cfg, 1, 'prompt')
+    other.train_cfg.method.sparse_rate = 0.1
+    with pytest.raises(ValueError, match=r'visual_prompt.patch is \(\d+, 3, '
+                       r'1, 1\), this config has .*sparse_rate'):
+        run(other)
 
 
 def test_resume_without_its_source(tmp_path):
