@@ -17,6 +17,7 @@ A config may name the three instead, by paths relative to itself:
 import argparse
 import gc
 import json
+import logging
 import os.path as osp
 from datetime import datetime
 from pathlib import Path
@@ -25,8 +26,10 @@ from typing import Dict, List, Optional, Sequence, Tuple
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
 from mmengine.runner import Runner
 
+from mmext.utils.config_changes import changed_options, trained_options
 from mmext.utils.config_io import STAGES, load_config, named_stages
 from mmext.utils.config_paths import checkpoint_place, find_checkpoint
 from mmext.utils.io import write_json
@@ -244,9 +247,27 @@ def finished(folder: str, source: Optional[str]) -> Optional[str]:
         known['checkpoint']) else None
 
 
+def tell_changes(cfg: Config, stage: str) -> None:
+    """Warn if a finished stage was trained with another config."""
+    note = Path(cfg.work_dir) / NOTE
+    # notes of older versions have no options
+    before = json.loads(note.read_text()).get('options')
+    changed = [] if before is None else changed_options(
+        before, trained_options(cfg._cfg_dict))
+    if changed:
+        more = f' and {len(changed) - 5} more' if len(changed) > 5 else ''
+        print_log(
+            f'{stage} was finished before with other options, and is not '
+            f'trained again: {"; ".join(changed[:5])}{more}. Delete {note} to '
+            'go on from its last checkpoint with those of now, and train '
+            'later stages anew; leave --resume out to train all anew.',
+            logger='current',
+            level=logging.WARNING)
+
+
 def run_stage(cfg: Config, stage: str, args: argparse.Namespace) -> str:
     """Train a stage; return the path of what it hands over."""
-    source = source_of(cfg)
+    source, options = source_of(cfg), trained_options(cfg._cfg_dict)
     note = Path(cfg.work_dir) / NOTE
     if is_main_process():
         note.unlink(missing_ok=True)
@@ -265,7 +286,9 @@ def run_stage(cfg: Config, stage: str, args: argparse.Namespace) -> str:
     barrier()
     checkpoint = written(cfg.work_dir, args.pick, best)
     if is_main_process():
-        write_json(note, dict(checkpoint=checkpoint, started_from=source))
+        write_json(
+            note,
+            dict(checkpoint=checkpoint, started_from=source, options=options))
     return checkpoint
 
 
@@ -307,6 +330,7 @@ def main(argv=None) -> None:
             say = 'wrote'
         else:
             say = 'was finished before and wrote'
+            tell_changes(cfg, stage)
         checkpoint = done
         if is_main_process():
             print(f'{stage} {say} {checkpoint}', flush=True)

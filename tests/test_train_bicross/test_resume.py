@@ -113,6 +113,31 @@ def test_stages_after_a_new_one_start_anew(stages, tmp_path, monkeypatch):
             note.write_text(text)
 
 
+def test_changed_options_of_finished_stages_are_told(stages, tmp_path,
+                                                     monkeypatch):
+    """They are not trained again, whatever --cfg-options says."""
+    module, told = tool('train_bicross'), []
+    monkeypatch.setattr(module, 'print_log',
+                        lambda text, **_: told.append(text))
+    monkeypatch.setattr(module, 'run_stage', lambda *_: 1 / 0)
+    work = moved(stages, tmp_path / 'work')
+    command = [str(stages / 'bicross.py'), '--work-dir', str(work), '--resume']
+    module.main([*command, '--no-validate'])
+    assert not told
+    module.main([*command, '--cfg-options', 'stage2.train_cfg.max_iters=9'])
+    text, = told
+    note = work / 'stage2' / 'finished.json'
+    for part in ('stage2 was finished', 'train_cfg.max_iters: 2 -> 9',
+                 f'Delete {note}'):
+        assert part in text
+    # as an older version wrote it
+    known = json.loads(note.read_text())
+    known.pop('options')
+    note.write_text(json.dumps(known))
+    module.main([*command, '--cfg-options', 'stage2.train_cfg.max_iters=9'])
+    assert len(told) == 1
+
+
 def test_what_an_older_run_left_is_not_gone_on_from(stages, tmp_path,
                                                     monkeypatch):
     """A new run in its folder was interrupted before its first checkpoint."""
