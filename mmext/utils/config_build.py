@@ -178,7 +178,7 @@ def _lone_modules(cfg: dict, model: Optional[nn.Module]) -> Iterator[Tuple]:
         yield ('warning', 'custom_hooks',
                "there is no dict(type='mmext.MoSAHook'): a resumed run draws "
                "other modules than the one that was stopped, inactive='skip' "
-               'has no effect and nothing is logged of the modules')
+               'is refused and nothing is logged of the modules')
 
 
 def _lone_losses(cfg: dict, model: Optional[nn.Module]) -> Iterator[Tuple]:

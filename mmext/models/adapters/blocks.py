@@ -93,6 +93,12 @@ class Host:
         raise NotImplementedError
 
     @staticmethod
+    def independent(model: nn.Module) -> bool:
+        """Whether each logit is a yes or no of its own (sigmoid), instead
+        of one of several exclusive classes (softmax)."""
+        return False
+
+    @staticmethod
     def loss(model: nn.Module, feats: Any, logits: Tensor,
              data_samples: List[Any]) -> Dict[str, Tensor]:
         """The host's losses, given features and logits."""

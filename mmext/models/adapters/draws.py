@@ -1,8 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Which modules of the adapters the next training step uses."""
+import logging
 from typing import Dict, Optional
 
 import torch
+from mmengine.logging import print_log
 from torch import Tensor
 
 from mmext.utils.random import RandomSource
@@ -16,6 +18,9 @@ class AdapterDraws:
     def _init_draws(self, seed: int) -> None:
         self.rng = RandomSource(seed)
         self._drawing: Optional[Drawing] = None
+        # How many optimizers know which modules were drawn.
+        self.guards = 0
+        self._told_unguarded = False
 
     @property
     def drawing(self) -> Drawing:
@@ -57,9 +62,44 @@ class AdapterDraws:
     def _ready(self, num_passes: int) -> None:
         """Draw, unless a hook has done so for this step."""
         if not self.drawing.take(num_passes):
+            self._tell_unguarded()
             self.draw(num_passes)
             self.drawing.take(num_passes)
         let_gradients_through(self)
+
+    def _tell_unguarded(self) -> None:
+        """Say once what a training without the hook does not have."""
+        if self.guards or self._told_unguarded or not self._draws_modules():
+            return
+        self._told_unguarded = True
+        print_log(
+            'MoSA: there is no MoSAHook, so that the model draws its modules '
+            'itself, checkpoints lack the state of the draws (\'mosa\') and '
+            'nothing is logged of the modules: a resumed run draws other '
+            'modules than the one that was stopped, and is refused by the '
+            "hook. Add custom_hooks = [dict(type='mmext.MoSAHook')]; a loop "
+            'of your own calls model.guard(optimizer).',
+            logger='current',
+            level=logging.WARNING)
+
+    def _draws_modules(self) -> bool:
+        """Whether some layer has modules to draw from."""
+        return bool((self.drawing.sizes > 1).any())
+
+    def check_guard(self) -> None:
+        """Refuse a training step whose ``inactive='skip'`` would be idle.
+
+        Raises:
+            ConfigError: If no optimizer is guarded.
+        """
+        if self.inactive == 'skip' and not self.guards and \
+                self._draws_modules():
+            raise ConfigError(
+                "inactive='skip' needs an optimizer that knows which modules "
+                'were drawn, but none is guarded, so that every step would '
+                "move all of them. Add custom_hooks = [dict(type="
+                "'mmext.MoSAHook')] to the config; a loop of your own calls "
+                'model.guard(optimizer) once.')
 
     def draw_state(self) -> dict:
         """What a checkpoint needs to go on: generator and options."""

@@ -207,7 +207,9 @@ def merge_modules(values: Sequence[Tensor], owner: Optional[Tensor],
     return union if mode == 'union' else union / len(stack)
 
 
-def symmetric_kl(logits1: Tensor, logits2: Tensor) -> Tensor:
+def symmetric_kl(logits1: Tensor,
+                 logits2: Tensor,
+                 independent: bool = False) -> Tensor:
     r"""The consistency term of two passes (arXiv:2312.02923).
 
     .. math:: \tfrac12 [KL(sg(p_2) \| p_1) + KL(sg(p_1) \| p_2)]
@@ -215,20 +217,37 @@ def symmetric_kl(logits1: Tensor, logits2: Tensor) -> Tensor:
     Summed over classes, averaged over everything else: images, and pixels
     if there are any. Half-precision logits are evaluated in float32.
 
+    Classes that do not exclude each other have a probability of their own,
+    :math:`p = sigmoid(z)`. For them, beyond the paper, :math:`KL` is that
+    of independent Bernoulli variables,
+
+    .. math:: KL(q \| p) = q \log \tfrac{q}{p} +
+        (1 - q) \log \tfrac{1 - q}{1 - p}
+
     Args:
         logits1 (Tensor): First pass, classes on axis 1.
         logits2 (Tensor): Second pass.
+        independent (bool): Whether each channel is a yes or no of its own
+            (sigmoid) instead of one of several exclusive classes (softmax).
+            Defaults to False.
 
     Returns:
         Tensor: Scalar.
     """
     if logits1.dtype in (torch.float16, torch.bfloat16):
         logits1, logits2 = logits1.float(), logits2.float()
-    log1, log2 = logits1.log_softmax(1), logits2.log_softmax(1)
+    log1, log2 = (
+        _log_yes_no(z) if independent else z.log_softmax(1)
+        for z in (logits1, logits2))
     options = dict(reduction='none', log_target=True)
     divergence = F.kl_div(log1, log2.detach(), **options) + F.kl_div(
         log2, log1.detach(), **options)
     return 0.5 * divergence.sum(1).mean()
+
+
+def _log_yes_no(logits: Tensor) -> Tensor:
+    """Log probabilities of yes, then of no, for each channel."""
+    return torch.cat([F.logsigmoid(logits), F.logsigmoid(-logits)], 1)
 
 
 def deep_alignment(hidden1: List[Tensor], hidden2: List[Tensor],

@@ -341,6 +341,7 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
         :class:`~mmext.engine.hooks.MoSAHook` calls it; a training loop of
         your own calls it once, after the optimizer is made.
         """
+        self.guards += 1
         return UpdateGuard(self, optimizer)
 
     # Forward ---------------------------------------------------------------

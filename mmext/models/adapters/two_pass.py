@@ -36,7 +36,8 @@ class TwoPassLoss:
             with a ``kl_weight`` of 0 the divergence as ``kl``, for the log.
 
         Raises:
-            ConfigError: If the host has no head, or one with another loss.
+            ConfigError: If the host has no head, or one with another loss,
+                or ``inactive='skip'`` has no guarded optimizer.
             RuntimeError: While merged.
         """
         self.check_host()
@@ -48,6 +49,7 @@ class TwoPassLoss:
             raise RuntimeError(
                 'The adapters are merged, so there are no modules to train. '
                 'Call unmerge() first.')
+        self.check_guard()
         self._ready(self.num_passes)
         if self.num_passes == 1:
             return self.module.loss(inputs, data_samples)
@@ -98,11 +100,13 @@ class TwoPassLoss:
     def _add_terms(self, losses: dict, feats: list, logits: list, hidden: list,
                    data_samples: list) -> dict:
         cfg, losses = self.loss_cfg, dict(losses)
+        independent = self.host.independent(self.module)
         if cfg['kl_weight']:
-            losses['loss_kl'] = cfg['kl_weight'] * symmetric_kl(*logits)
+            losses['loss_kl'] = cfg['kl_weight'] * symmetric_kl(
+                *logits, independent)
         else:
             with torch.no_grad():
-                losses['kl'] = symmetric_kl(*logits)
+                losses['kl'] = symmetric_kl(*logits, independent)
         if cfg['aux_ce_weight']:
             second = self.host.loss(self.module, feats[1], logits[1],
                                     data_samples)

@@ -40,8 +40,11 @@ class UpdateGuard:
 
     def remove(self) -> None:
         """Take the guard off the optimizer."""
+        if self._handles:
+            self.model.guards -= 1
         for handle in self._handles:
             handle.remove()
+        self._handles = []
 
     @torch.no_grad()
     def _before(self, *args: Any) -> None:

@@ -140,6 +140,11 @@ class ImageClassifierHost(Host):
         return model.head(feats)
 
     @staticmethod
+    def independent(model: nn.Module) -> bool:
+        """Whether an image may have several labels."""
+        return isinstance(model.head, MultiLabelClsHead)
+
+    @staticmethod
     def loss(model: nn.Module, feats: Any, logits: Tensor,
              data_samples: List[Any]) -> Dict[str, Tensor]:
         """The head's losses and accuracies."""

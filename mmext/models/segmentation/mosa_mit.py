@@ -115,6 +115,17 @@ class EncoderDecoderHost(Host):
         return logits
 
     @staticmethod
+    def independent(model: nn.Module) -> bool:
+        """Whether the decode head has a single channel for two classes, or
+        every loss of it takes the sigmoid of its logits."""
+        head = model.decode_head
+        losses = head.loss_decode
+        if not isinstance(losses, nn.ModuleList):
+            losses = [losses]
+        return head.out_channels == 1 or all(
+            getattr(loss, 'use_sigmoid', False) for loss in losses)
+
+    @staticmethod
     def loss(model: nn.Module, feats: Any, logits: Tensor,
              data_samples: List[Any]) -> Dict[str, Tensor]:
         """Losses of the decode head and the auxiliary heads."""
