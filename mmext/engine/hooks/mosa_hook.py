@@ -13,9 +13,11 @@ from mmengine.optim import OptimWrapperDict
 from mmengine.runner import Runner
 
 from mmext.models.adapters import MoSAModel
-from mmext.models.adapters.checkpoint import save_adapter
+from mmext.models.adapters.checkpoint import (adapter_files,
+                                              check_adapter_name, save_adapter)
 from mmext.models.adapters.host_weights import LoadWatch
 from mmext.registry import HOOKS
+from mmext.utils.preflight import check_outputs
 from mmext.utils.user_error import ConfigError
 
 _FIVE_LINES = '''model = dict(
@@ -68,9 +70,12 @@ class MoSAHook(Hook):
 
     Raises:
         ConfigError: If the model is not wrapped by ``MoSAModel``; a hook
-            cannot create parameters. On resume, if the checkpoint was
-            written with other options or without this hook; nothing is
-            loaded then.
+            cannot create parameters. If there are two of this hook, or
+            ``load_from`` leaves the frozen host random. On resume, if the
+            checkpoint was written with other options or without this hook;
+            nothing is loaded then.
+        AdapterError: If ``export`` is no name of an adapter.
+        UserError: Before training, if ``export`` cannot be written.
 
     Examples:
         >>> custom_hooks = [dict(type='mmext.MoSAHook', interval=50)]
@@ -85,6 +90,8 @@ class MoSAHook(Hook):
         if interval < 1:
             raise ConfigError('Expected interval to be at least 1 iteration, '
                               f'but got {interval}. Leave it out for 50.')
+        if export is not None:
+            check_adapter_name(export)
         self.interval = interval
         self.export = export
         self.export_merged = export_merged
@@ -110,14 +117,25 @@ class MoSAHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Check the model before anything else happens."""
         self.model_of(runner)
+        if sum(isinstance(hook, MoSAHook) for hook in runner.hooks) > 1:
+            raise ConfigError(
+                'custom_hooks has more than one MoSAHook, which would draw '
+                'the modules of each step twice. Keep one of them.')
 
     def before_train(self, runner: Runner) -> None:
-        """Guard the optimizer of a host that can be trained."""
+        """Guard the optimizer of a host that can be trained, and try the
+        place of the export."""
         model = self.model_of(runner)
         model.check_host()
         if self._loading is not None:
             self._loading.judge()
             self._loading = None
+        if self.export is not None and is_main_process():
+            weights, config = adapter_files(self._place(runner))
+            check_outputs(files={
+                'MoSAHook.export': str(weights),
+                'MoSAHook.export, beside it': str(config)
+            })
         wrapper = runner.optim_wrapper
         wrappers = wrapper.values() if isinstance(
             wrapper, OptimWrapperDict) else [wrapper]
@@ -183,9 +201,12 @@ class MoSAHook(Hook):
         with _averaged(runner):
             path = save_adapter(
                 self.model_of(runner),
-                osp.join(runner.work_dir, self.export),
+                self._place(runner),
                 merged=self.export_merged)
         print_log(f'The adapters are in {path}', logger='current')
+
+    def _place(self, runner: Runner) -> str:
+        return osp.join(runner.work_dir, osp.expanduser(self.export))
 
     # Log -------------------------------------------------------------------
 

@@ -29,6 +29,26 @@ _RNG = 'mosa_rng.'
 _PICKLES = ('.pth', '.pt', '.bin', '.pkl', '.pickle', '.ckpt')
 
 
+def check_adapter_name(path: PathLike) -> Path:
+    """The path of an adapter to be, whose name is one of an adapter.
+
+    Raises:
+        AdapterError: If it is empty, or the name of a pickle file.
+    """
+    if not os.fspath(path):
+        raise AdapterError(
+            'Expected the path of an adapter, a folder or a *.safetensors '
+            "file, but got ''. Give a name; '.' is the current folder.")
+    given = Path(os.path.expanduser(os.fspath(path)))
+    if given.suffix in _PICKLES:
+        raise AdapterError(
+            f'{given} is the name of a pickle, but an adapter is a folder '
+            f'with {CONFIG_FILE} and {WEIGHTS_FILE}, or a *.safetensors file '
+            'with a *.json beside it. Give a name without '
+            f'{given.suffix}, or {given.with_suffix(".safetensors").name}.')
+    return given
+
+
 def adapter_files(path: PathLike) -> Tuple[Path, Path]:
     """The two files of an adapter.
 
@@ -40,8 +60,10 @@ def adapter_files(path: PathLike) -> Tuple[Path, Path]:
         tuple[Path, Path]: Weights and config.
 
     Raises:
-        AdapterError: For the name of a pickle file.
+        AdapterError: For the name of a pickle file, or none.
     """
+    if not os.fspath(path):
+        check_adapter_name(path)
     given = Path(os.path.expanduser(os.fspath(path)))
     if given.suffix == '.safetensors':
         return given, given.with_suffix('.json')
@@ -81,11 +103,12 @@ def save_adapter(model: MoSAModel,
 
     Raises:
         RuntimeError: If modules are asked for while the model is merged.
-        AdapterError: If a value is not finite.
+        AdapterError: If a value is not finite, or ``path`` is no name of an
+            adapter.
         ConfigError: If a merged adapter shall have an optimizer.
     """
     name = name or model.active_adapter
-    weights, config = adapter_files(path)
+    weights, config = adapter_files(check_adapter_name(path))
     view = AdapterTensors(model, name)
     if not merged and view.merged:
         raise RuntimeError(
