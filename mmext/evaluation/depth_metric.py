@@ -11,8 +11,8 @@ from mmengine.evaluator import BaseMetric
 from mmengine.logging import print_log
 
 from mmext.registry import METRICS, register_depth
-from mmext.utils.arguments import as_tuple
-from mmext.utils.depth_crops import check_crop
+from mmext.utils.arguments import as_tuple, check_number
+from mmext.utils.depth_crops import check_crop, check_depths
 from mmext.utils.io import write_json
 from mmext.utils.user_error import ConfigError
 from .depth_measures import (ALIGNMENTS, MEASURES, UNCERTAINTY_MEASURES, align,
@@ -107,10 +107,8 @@ class DepthMetric(BaseMetric):
         if unknown:
             raise ConfigError(f'DepthMetric knows {", ".join(MEASURES)}, but '
                               f'not {", ".join(unknown)}.')
-        if not 0 < min_depth < max_depth or steps < 2:
-            raise ConfigError(
-                'Expected 0 < min_depth < max_depth and at least 2 steps, '
-                f'but got {min_depth}, {max_depth} and {steps}.')
+        check_depths(min_depth, max_depth, 'DepthMetric')
+        check_number('steps of DepthMetric', steps, 2, whole=True)
         self.min_depth, self.max_depth = float(min_depth), float(max_depth)
         self.crop, self.average, self.align = crop, average, align
         self.uncertainty, self.steps = uncertainty, steps

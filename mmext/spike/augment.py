@@ -1,11 +1,13 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A strong view of spikes, for consistency training."""
-from typing import Optional, Sequence, Tuple, Union
+import inspect
+from typing import Any, Mapping, Optional, Sequence, Tuple, Union
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mmext.utils.arguments import first_unknown, is_count, is_number, is_share
 from mmext.utils.user_error import ConfigError
 from .arrays import check_cube
 
@@ -67,20 +69,46 @@ def strong_view(
     return view if is_batch else view[0].numpy()
 
 
+def check_view(options: Mapping[str, Any], where: str) -> None:
+    """Refuse options that :func:`strong_view` does not take.
+
+    Args:
+        options (Mapping[str, Any]): Its arguments, but spikes and rng.
+        where (str): What they were given to, for the message.
+
+    Raises:
+        ConfigError: If one of them is unknown or out of range.
+    """
+    known = list(inspect.signature(strong_view).parameters)[2:]
+    unknown = first_unknown(options, known)
+    if unknown:
+        name, near = unknown
+        hint = f'Did you mean {near!r}?' if near else \
+            f'It takes {", ".join(known)}.'
+        raise ConfigError(f'{where} has no option {name!r}. {hint}')
+    strong_view(
+        np.zeros((2, 8, 8), np.uint8), np.random.RandomState(0), **options)
+
+
 def _check(chunk: int, shares: Sequence[float], area: Sequence[float],
            ratio: Sequence[float]) -> None:
-    if chunk < 0:
+    if not is_count(chunk, 0):
         raise ConfigError('Expected a chunk of 0 or more ticks, but got '
-                          f'{chunk}.')
-    if len(area) != 2 or area[0] > area[1] or not all(
-            0 <= share <= 1 for share in (*shares, *area)):
+                          f'{chunk!r}.')
+    if not all(map(is_share, shares)) or not _is_range(area) or \
+            not all(map(is_share, area)):
         raise ConfigError(
             'Expected silence, erase_prob and erase_area from 0 to 1, and '
             'erase_area as two ascending shares, but got '
-            f'{(*shares, tuple(area))}.')
-    if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
+            f'{(*shares, area)}.')
+    if not _is_range(ratio) or not ratio[0] > 0:
         raise ConfigError('Expected erase_ratio as two ascending numbers '
-                          f'above 0, but got {tuple(ratio)}.')
+                          f'above 0, but got {ratio!r}.')
+
+
+def _is_range(pair: Any) -> bool:
+    return isinstance(pair, Sequence) and len(pair) == 2 and all(
+        map(is_number, pair)) and pair[0] <= pair[1]
 
 
 def _uniform(shape: Sequence[int],

@@ -42,6 +42,40 @@ def is_count(value: Any, low: int = 1) -> bool:
     return is_number(value, low) and isinstance(value, numbers.Integral)
 
 
+def is_share(value: Any) -> bool:
+    """Whether a value is a number from 0 to 1."""
+    return is_number(value, 0) and value <= 1
+
+
+def check_number(name: str,
+                 value: Any,
+                 low: float = -math.inf,
+                 whole: bool = False,
+                 optional: bool = False) -> Any:
+    """Refuse an option that is no finite number, or too small a one.
+
+    Args:
+        name (str): The option, for the message.
+        value (Any): What was given.
+        low (float): The least that may be. Defaults to -inf.
+        whole (bool): Whether it must be a whole number. Defaults to False.
+        optional (bool): Whether it may be None. Defaults to False.
+
+    Returns:
+        Any: The value.
+
+    Raises:
+        ConfigError: If it is none.
+    """
+    if value is None and optional:
+        return value
+    if not (is_count if whole else is_number)(value, low):
+        bound = f' of at least {low:g}' if low > -math.inf else ''
+        raise ConfigError(f'{name} is a {"whole " * whole}number{bound}'
+                          f'{", or None" * optional}, but got {value!r}.')
+    return value
+
+
 def as_switch(name: str, value: Any) -> bool:
     """A switch, of which Python would take any text for True.
 

@@ -1,6 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
-"""The rectangles in which depth is trained and scored."""
-from typing import Optional, Tuple
+"""The rectangles and limits in which depth is trained and scored."""
+import numbers
+from typing import Any, Optional, Tuple
 
 from .user_error import ConfigError
 
@@ -28,6 +29,37 @@ def check_crop(crop: Optional[str], name: str = 'crop') -> Optional[str]:
         raise ConfigError(
             f'Expected {name} to be one of {CROPS}, but got {crop!r}.')
     return crop
+
+
+def check_depths(min_depth: Any,
+                 max_depth: Any,
+                 where: str,
+                 no_limit: bool = False) -> None:
+    """Refuse what are no two depths, the second beyond the first.
+
+    Args:
+        min_depth (float): In metres, above 0.
+        max_depth (float): In metres; may be infinite.
+        where (str): Whose they are, for the message.
+        no_limit (bool): Whether ``max_depth`` may be None.
+            Defaults to False.
+
+    Raises:
+        ConfigError: If they are none.
+    """
+    given = [min_depth]
+    if max_depth is not None or not no_limit:
+        given.append(max_depth)
+    good = all(
+        isinstance(one, numbers.Real) and not isinstance(one, bool)
+        for one in given)
+    steps = zip([0, *given], given)
+    if not good or not all(low < high for low, high in steps):  # NaN neither
+        none = ', max_depth also None' if no_limit else ''
+        raise ConfigError(
+            f'Expected min_depth and max_depth of {where} to be numbers of '
+            f'metres, 0 < min_depth < max_depth{none}, but got {min_depth!r} '
+            f'and {max_depth!r}.')
 
 
 def crop_box(crop: Optional[str],

@@ -294,7 +294,10 @@ def test_sums_of_images_add_up():
 def test_settings_are_checked():
     for options in (dict(crop='kb'), dict(average='all'), dict(align='best'),
                     dict(uncertainty='mae'), dict(metrics=('a1', )),
-                    dict(min_depth=0), dict(min_depth=2, max_depth=1)):
+                    dict(min_depth=0), dict(min_depth=2,
+                                            max_depth=1), dict(max_depth='a'),
+                    dict(max_depth=None), dict(max_depth=np.nan),
+                    dict(min_depth='a'), dict(steps=1), dict(steps='a')):
         with pytest.raises(ConfigError):
             DepthMetric(**options)
     metric = METRICS.build(

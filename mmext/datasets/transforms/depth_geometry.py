@@ -7,6 +7,9 @@ from mmcv.transforms import BaseTransform
 
 from mmext.registry import TRANSFORMS, register_depth
 from mmext.spike import resize_spikes, strong_view, to_signed
+from mmext.spike.arrays import frame_size
+from mmext.spike.augment import check_view
+from mmext.utils.arguments import is_share
 from mmext.utils.user_error import BadFileError, ConfigError
 
 # Key -> axis of the rows; columns follow.
@@ -18,6 +21,12 @@ def _maps(results: Dict[str, Any]) -> Iterator[Tuple[str, np.ndarray, int]]:
     for key, axis in _MAPS.items():
         if results.get(key) is not None:
             yield key, results[key], axis
+
+
+def _check_prob(prob: Any, where: str) -> None:
+    if not is_share(prob):
+        raise ConfigError(f'Expected prob of {where} to be a probability, a '
+                          f'number from 0 to 1, but got {prob!r}.')
 
 
 @register_depth(TRANSFORMS)
@@ -58,10 +67,7 @@ class KBCrop(BaseTransform):
     """
 
     def __init__(self, size: Tuple[int, int] = (352, 1216)) -> None:
-        if len(size) != 2 or min(size) < 1:
-            raise ConfigError('Expected a positive height and width as size '
-                              f'of KBCrop, but got {size}.')
-        self.size = tuple(size)
+        self.size = frame_size(size)
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
         """Crop."""
@@ -117,10 +123,7 @@ class ResizeSpike(BaseTransform):
     """
 
     def __init__(self, size: Tuple[int, int]) -> None:
-        if len(size) != 2 or min(size) < 1:
-            raise ConfigError('Expected a positive height and width as size '
-                              f'of ResizeSpike, but got {size}.')
-        self.size = tuple(size)
+        self.size = frame_size(size)
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
         """Resize."""
@@ -184,10 +187,10 @@ class SpikeStrongAug(BaseTransform):
     """
 
     def __init__(self, prob: float = 1., **options) -> None:
+        _check_prob(prob, 'SpikeStrongAug')
         self.prob, self.options = prob, options
         # A misspelt or impossible option stops here, not in a worker.
-        strong_view(
-            np.zeros((2, 8, 8), np.uint8), np.random.RandomState(0), **options)
+        check_view(options, 'SpikeStrongAug')
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
         """Replace the spikes by their strong view."""
@@ -224,10 +227,11 @@ class RandomDepthFlip(BaseTransform):
     def __init__(self,
                  prob: float = 0.5,
                  direction: str = 'horizontal') -> None:
-        if direction not in ('horizontal', 'vertical') or not 0 <= prob <= 1:
+        if direction not in ('horizontal', 'vertical'):
             raise ConfigError(
-                "Expected a direction of 'horizontal' or 'vertical' and a "
-                f'probability, but got {direction!r} and {prob}.')
+                "Expected a direction of 'horizontal' or 'vertical', but got "
+                f'{direction!r}.')
+        _check_prob(prob, 'RandomDepthFlip')
         self.prob, self.direction = prob, direction
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:
@@ -267,8 +271,7 @@ class RandomTimeReversal(BaseTransform):
     """
 
     def __init__(self, prob: float = 0.5) -> None:
-        if not 0 <= prob <= 1:
-            raise ConfigError(f'Expected a probability, but got {prob}.')
+        _check_prob(prob, 'RandomTimeReversal')
         self.prob = prob
 
     def transform(self, results: Dict[str, Any]) -> Dict[str, Any]:

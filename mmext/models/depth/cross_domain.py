@@ -10,7 +10,7 @@ from mmext.models.distillers import (DomainAdversarialLoss, FeatureTap,
                                      depth_mask, pseudo_label_mask)
 from mmext.models.distillers.selection import check_threshold
 from mmext.registry import MODELS, register_depth
-from mmext.utils.arguments import as_tuple
+from mmext.utils.arguments import as_tuple, check_number
 from mmext.utils.user_error import ConfigError
 from .stage_wrapper import StageWrapper, channels_of, take_options
 
@@ -123,8 +123,9 @@ class CrossDomainAdapter(StageWrapper):
             raise ConfigError(f'Expected losses to be some of {_LOSSES}, but '
                               f'got {losses}.')
         self.losses = losses
+        check_number('warmup_iters', warmup_iters, 0, whole=True)
         self.warmup_iters = max(0, warmup_iters - bool(warmup_off_by_one))
-        self.warmup_weight = warmup_weight
+        self.warmup_weight = check_number('warmup_weight', warmup_weight, 0)
         #: Optimiser steps that were made; DistillHook keeps it.
         self.step: Optional[int] = None
         self.scp = take_options('scp', scp, self.scp_defaults)

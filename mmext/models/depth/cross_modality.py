@@ -1,7 +1,7 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Stage 2 of BiCross: from an RGB teacher to a spike student."""
 from copy import deepcopy
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from mmext.models.distillers import (ContrastiveLoss, FeatureTap,
 from mmext.models.distillers.hand_over import STEM_STARTS
 from mmext.models.distillers.selection import check_pixel_filter
 from mmext.registry import MODELS, register_depth
+from mmext.utils.arguments import check_number
 from mmext.utils.user_error import ConfigError
 from .stage_wrapper import StageWrapper, channels_of, take_options
 
@@ -173,9 +174,22 @@ class CrossModalityDistiller(StageWrapper):
             raise ConfigError('fkd.pixel_filter needs the uncertainty of '
                               'both networks: give the student an '
                               'uncertainty_head.')
-        self.connector = nn.Conv2d(
-            kernel_size=1, **fkd['connector']) if fkd['connector'] else None
+        self.connector = self._connector(fkd['connector'])
         self.fine_loss = MaskedFeatureLoss()
+
+    @staticmethod
+    def _connector(cfg: Optional[Mapping]) -> Optional[nn.Module]:
+        if not cfg:
+            return None
+        if not isinstance(cfg, Mapping) or \
+                not {'in_channels', 'out_channels'} <= set(cfg):
+            raise ConfigError(
+                'Expected fkd.connector to be dict(in_channels=, '
+                "out_channels=) of the student's and the teacher's features, "
+                f'or None, but got {cfg!r}.')
+        for key in ('in_channels', 'out_channels'):
+            check_number(f'fkd.connector.{key}', cfg[key], 1, whole=True)
+        return nn.Conv2d(kernel_size=1, **cfg)
 
     def build_teacher(self) -> nn.Module:
         """A teacher with random weights, for ``DistillHook`` to load."""

@@ -13,11 +13,11 @@ from torch import Tensor
 from mmext.models.distillers import depth_mask
 from mmext.models.uncertainty import mc_dropout_passes
 from mmext.registry import MODELS, register_depth
-from mmext.utils.arguments import as_switch
-from mmext.utils.depth_crops import check_crop
+from mmext.utils.arguments import check_number
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
 from .dpt_depth_head import DPTDepthHead
+from .estimator_options import check_cfgs, check_temporal, check_ticks
 from .label_watch import LabelWatch
 from .map_geometry import paste_crop, resize_prediction
 
@@ -89,7 +89,8 @@ class BiCrossDepthEstimator(DepthEstimator):
         init_cfg (dict or list, optional): Initialisation.
 
     Raises:
-        ConfigError: If the head lacks a method or a setting is unknown.
+        ConfigError: If the head lacks a method, a setting is unknown or
+            impossible, or temporal module and backbone do not fit.
 
     Example:
         >>> model = dict(
@@ -133,33 +134,14 @@ class BiCrossDepthEstimator(DepthEstimator):
             if uncertainty_head is not None else None
         self.temporal = MODELS.build(temporal) \
             if temporal is not None else None
-        self.size_divisor = size_divisor
+        check_temporal(self.temporal, backbone)
+        self.size_divisor = check_number(
+            'size_divisor', size_divisor, 1, whole=True)
         self.label_watch = LabelWatch()
         # mmseg's sliding window asks for it; both maps go through it.
         self.out_channels = 1 + (self.uncertainty_head is not None)
-        self._check_cfg()
-
-    def _check_cfg(self) -> None:
-        for name, known in (('train_cfg', {*self.train_defaults}),
-                            ('test_cfg',
-                             {*self.test_defaults, 'crop_size', 'stride'})):
-            unknown = set(getattr(self, name)) - known
-            if unknown:
-                raise ConfigError(
-                    f'Expected {name} of mmext.BiCrossDepthEstimator to have '
-                    f'keys of {sorted(known)}, but got {sorted(unknown)}.')
-            cfg = getattr(self, name)
-            cfg.clamp_first = as_switch(f'{name}.clamp_first', cfg.clamp_first)
-        modes = ('whole', 'whole_flip', 'slide', 'slide_flip')
-        if self.test_cfg.mode not in modes:
-            raise ConfigError(f'Expected test_cfg.mode to be one of {modes}, '
-                              f'but got {self.test_cfg.mode!r}.')
-        cfg = self.train_cfg
-        check_crop(cfg.crop, 'train_cfg.crop')
-        if not 0 < cfg.min_depth < cfg.max_depth:
-            raise ConfigError(
-                'Expected 0 < train_cfg.min_depth < train_cfg.max_depth, but '
-                f'got {cfg.min_depth} and {cfg.max_depth}.')
+        check_cfgs(self.train_cfg, self.test_cfg, self.train_defaults,
+                   (*self.test_defaults, 'crop_size', 'stride'))
 
     # Network -----------------------------------------------------------------
 
@@ -175,8 +157,12 @@ class BiCrossDepthEstimator(DepthEstimator):
 
         Returns:
             Sequence: What the decode head takes.
+
+        Raises:
+            ConfigError: If the temporal module takes other moments.
         """
         if self.temporal is not None:
+            check_ticks(self.temporal, inputs)
             inputs = self.temporal(inputs)
         return super().extract_feat(inputs, batch_img_metas)
 

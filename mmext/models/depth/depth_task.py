@@ -15,6 +15,8 @@ from mmext.models.distillers import sig_loss
 from mmext.models.segmentation import DenseTask, View
 from mmext.models.uncertainty import mc_dropout_passes
 from mmext.registry import TASK_UTILS, register_depth
+from mmext.utils.arguments import check_number
+from mmext.utils.depth_crops import check_depths
 from mmext.utils.random import RandomSource
 from mmext.utils.user_error import ConfigError
 from .map_geometry import paste_crop
@@ -77,9 +79,8 @@ class DepthTask(DenseTask):
         if loss not in ('l1', 'l2', 'silog'):
             raise ConfigError("DepthTask: loss is 'l1', 'l2' or 'silog', but "
                               f'got {loss!r}.')
-        if not 0 < min_depth < max_depth < math.inf:
-            raise ConfigError('DepthTask: expected 0 < min_depth < max_depth, '
-                              f'but got {min_depth} and {max_depth}.')
+        check_depths(min_depth, max_depth, 'DepthTask')
+        check_number('max_depth of DepthTask', max_depth)  # not infinite
         self.kind = loss
         self.min_depth, self.max_depth = float(min_depth), float(max_depth)
 

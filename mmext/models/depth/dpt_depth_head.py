@@ -1,5 +1,6 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """Heads on DPT's finest path: metric depth, and its uncertainty."""
+import math
 from typing import List, Optional, Sequence
 
 import torch
@@ -7,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmext.registry import MODELS, register_depth
+from mmext.utils.arguments import check_number, is_positive
 from mmext.utils.user_error import ConfigError
 from .dpt_decoder import DPTDecoder, Level
 
@@ -95,7 +97,7 @@ class DPTDepthHead(DPTDecoder):
             :class:`DPTDecoder`. Defaults to that of :class:`DPTHybrid`;
             None for a backbone that gives maps (ResNet, Swin).
         scale (float): Inverse metres per unit. Defaults to 6.016e-5.
-        shift (float): Inverse metres. Defaults to 0.00579.
+        shift (float): Inverse metres, not negative. Defaults to 0.00579.
         invert (bool): False predicts depth itself,
             ``scale * raw + shift``. Defaults to True.
         non_negative (bool): Clamp raw values at 0, as the public DPT models
@@ -134,8 +136,11 @@ class DPTDepthHead(DPTDecoder):
                  loss_depth: dict = dict(type='mmext.SigLoss'),
                  init_cfg: Optional[dict] = None) -> None:
         super().__init__(in_channels, channels, reassemble, init_cfg)
-        if not scale > 0:
-            raise ConfigError(f'Expected a positive scale, but got {scale}.')
+        if not is_positive(scale):
+            raise ConfigError(f'Expected a positive scale, but got {scale!r}.')
+        # below 0, all of a new head is saturated at 1e8 m
+        check_number('shift', shift, 0 if invert else -math.inf)
+        check_number('init_bias', init_bias, optional=True)
         self.scale, self.shift, self.invert = scale, shift, invert
         self.non_negative = non_negative
         self.output = OutputConvs(channels, hidden, init_bias)

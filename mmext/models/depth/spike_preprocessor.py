@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mmext.registry import MODELS, register_depth
 from mmext.spike import resize_spikes
+from mmext.spike.arrays import frame_size
 from mmext.utils.user_error import ConfigError
 
 
@@ -65,10 +66,7 @@ class SpikeDataPreprocessor(BaseDataPreprocessor):
                  antialias: bool = False,
                  non_blocking: bool = False) -> None:
         super().__init__(non_blocking=non_blocking)
-        if size is not None and (len(size) != 2 or min(size) < 1):
-            raise ConfigError('Expected a positive height and width as size, '
-                              f'but got {size}.')
-        self.size = None if size is None else tuple(size)
+        self.size = None if size is None else frame_size(size)
         self.normalize_rgb, self.bgr_to_rgb = normalize_rgb, bgr_to_rgb
         self.antialias = antialias
         self._told = False

@@ -7,7 +7,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from mmext.registry import MODELS
-from mmext.utils.arguments import as_switch
+from mmext.utils.arguments import as_switch, check_number
 from mmext.utils.config_types import type_name
 from mmext.utils.user_error import ConfigError
 
@@ -159,8 +159,10 @@ def _same_preprocessor(given: Any, own: Any, inner: str) -> None:
         if _comparable(key, given) != _comparable(key, own)
     ]
     if apart:
-        top, inside = ({key: one.get(key) for key in apart}
-                       for one in (given, own))
+        top, inside = ({
+            key: one.get(key)
+            for key in apart
+        } for one in (given, own))
         name = f'model.{inner}.data_preprocessor'
         raise ConfigError(
             f'Expected data_preprocessor and {name} to be the same, but the '
@@ -180,10 +182,16 @@ def take_options(name: str, given: Optional[Mapping],
                  defaults: Mapping) -> Dict[str, Any]:
     """Merge the options of a loss with their defaults.
 
+    What a default is tells what may be given: a switch, a whole number of at
+    least 1, or a number that is not negative, as all weights are.
+
     Raises:
-        ConfigError: If there is no option of a name, or a text where one is
-            a switch.
+        ConfigError: If there is no option of a name, or its value is not
+            what its default is.
     """
+    if given is not None and not isinstance(given, Mapping):
+        raise ConfigError(f'Expected {name} to be a dict with keys among '
+                          f'{sorted(defaults)}, but got {given!r}.')
     unknown = sorted(set(given or {}) - set(defaults))
     if unknown:
         raise ConfigError(f'Expected {name} with keys among '
@@ -192,6 +200,12 @@ def take_options(name: str, given: Optional[Mapping],
     for key, value in defaults.items():
         if isinstance(value, bool):
             options[key] = as_switch(f'{name}.{key}', options[key])
+        elif isinstance(value, (int, float)):
+            whole = isinstance(value, int)
+            check_number(f'{name}.{key}', options[key], int(whole), whole)
+        elif key.endswith('channels'):
+            check_number(
+                f'{name}.{key}', options[key], 1, whole=True, optional=True)
     return options
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmext.registry import MODELS, register_depth
+from mmext.utils.arguments import check_number, is_positive
 from mmext.utils.user_error import ConfigError
 from .adversarial import gradient_reversal
 from .heads import DomainClassifier
@@ -35,8 +36,9 @@ class SigLoss(nn.Module):
                  eps: float = 0.1,
                  mean_weight: float = 0.15) -> None:
         super().__init__()
-        self.loss_weight, self.eps = loss_weight, eps
-        self.mean_weight = mean_weight
+        self.loss_weight = check_number('loss_weight', loss_weight, 0)
+        self.eps = check_number('eps', eps, 0)
+        self.mean_weight = check_number('mean_weight', mean_weight, 0)
 
     def forward(self,
                 pred: Tensor,
@@ -72,8 +74,12 @@ class SSILoss(nn.Module):
         if reduction not in ('batch', 'image'):
             raise ConfigError("Expected reduction to be 'batch' or 'image', "
                               f'but got {reduction!r}.')
-        self.loss_weight, self.inverse = loss_weight, inverse
-        self.options = dict(alpha=alpha, scales=scales, reduction=reduction)
+        self.loss_weight = check_number('loss_weight', loss_weight, 0)
+        self.inverse = inverse
+        self.options = dict(
+            alpha=check_number('alpha', alpha, 0),
+            scales=check_number('scales', scales, 1, whole=True),
+            reduction=reduction)
 
     def forward(self,
                 pred: Tensor,
@@ -110,7 +116,8 @@ class UncertaintyLoss(nn.Module):
         if mode not in ('l1', 'l2', 'l1log'):
             raise ConfigError("Expected mode to be 'l1', 'l2' or 'l1log', "
                               f'but got {mode!r}.')
-        self.loss_weight, self.mode = loss_weight, mode
+        self.loss_weight = check_number('loss_weight', loss_weight, 0)
+        self.mode = mode
         self.detach_target = detach_target
 
     def forward(self,
@@ -145,10 +152,10 @@ class ContrastiveLoss(nn.Module):
                  temperature: float = 1.,
                  symmetric: bool = False) -> None:
         super().__init__()
-        if temperature <= 0:
+        if not is_positive(temperature):
             raise ConfigError('Expected a positive temperature, but got '
-                              f'{temperature}.')
-        self.loss_weight = loss_weight
+                              f'{temperature!r}.')
+        self.loss_weight = check_number('loss_weight', loss_weight, 0)
         self.options = dict(
             normalize=normalize, temperature=temperature, symmetric=symmetric)
 
@@ -173,7 +180,7 @@ class MaskedFeatureLoss(nn.Module):
 
     def __init__(self, loss_weight: float = 1.) -> None:
         super().__init__()
-        self.loss_weight = loss_weight
+        self.loss_weight = check_number('loss_weight', loss_weight, 0)
 
     def forward(self,
                 teacher: Tensor,
@@ -231,7 +238,8 @@ class DomainAdversarialLoss(nn.Module):
                  joint_batch: bool = True,
                  loss_weight: float = 0.1) -> None:
         super().__init__()
-        self.beta, self.loss_weight = beta, loss_weight
+        self.beta = check_number('beta', beta, 0)
+        self.loss_weight = check_number('loss_weight', loss_weight, 0)
         self.share_head, self.joint_batch = share_head, joint_batch
         names = ('head', ) if share_head else ('head_source', 'head_target')
         for name in names:

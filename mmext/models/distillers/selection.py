@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmext.utils.arguments import as_switch
+from mmext.utils.arguments import as_switch, is_number, is_share
 from mmext.utils.user_error import ConfigError
 
 Threshold = Union[float, str, Mapping]
@@ -31,16 +31,16 @@ def check_threshold(threshold: Threshold) -> Tuple[str, float, bool]:
     Raises:
         ConfigError: If it is none of these, or per_image is no switch.
     """
-    if isinstance(threshold, (int, float)):
+    if is_number(threshold, 0):
         return 'fixed', float(threshold), False
     given = dict(type=threshold) if isinstance(threshold, str) else \
-        dict(threshold)
+        dict(threshold) if isinstance(threshold, Mapping) else {}
     kind, per_image = given.pop('type', None), given.pop('per_image', False)
     per_image = as_switch('threshold.per_image', per_image)
     q = given.pop('q', 0.5)
-    if kind not in ('quantile', 'mean') or given or not 0 <= q <= 1:
+    if kind not in ('quantile', 'mean') or given or not is_share(q):
         raise ConfigError(
-            "Expected threshold to be a number, 'mean', or "
+            "Expected threshold to be a number of at least 0, 'mean', or "
             "dict(type='quantile', q=0.5, per_image=False) with q in [0, 1], "
             f'but got {threshold!r}.')
     return kind, float(q), per_image
@@ -144,12 +144,13 @@ def check_pixel_filter(options: Optional[Mapping]) -> Optional[dict]:
     if options is None:
         return None
     given = dict(rgb_q=0.5, spike_q=0.5, stat='quantile')
-    unknown = sorted(set(options) - set(given))
-    given.update(options)
+    mapping = isinstance(options, Mapping)
+    unknown = sorted(set(options) - set(given)) if mapping else True
+    given.update(options if mapping else {})
     if unknown or given['stat'] not in ('quantile', 'mean') or not all(
-            0 <= given[key] <= 1 for key in ('rgb_q', 'spike_q')):
+            is_share(given[key]) for key in ('rgb_q', 'spike_q')):
         raise ConfigError(
             'Expected fkd.pixel_filter to be None or dict(rgb_q=0.5, '
             "spike_q=0.5, stat='quantile' or 'mean') with quantiles in "
-            f'[0, 1], but got {dict(options)}.')
+            f'[0, 1], but got {options!r}.')
     return given

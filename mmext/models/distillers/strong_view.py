@@ -1,10 +1,10 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """A harder view of spikes for the student."""
-import numpy as np
 from torch import Tensor, nn
 
 from mmext.registry import MODELS, register_depth
 from mmext.spike import strong_view
+from mmext.spike.augment import check_view
 
 
 @register_depth(MODELS)
@@ -18,7 +18,7 @@ class SpikeStrongView(nn.Module):
             chunk, silence and erase_area.
 
     Raises:
-        ConfigError: If one of them is out of range.
+        ConfigError: If one of them is unknown or out of range.
 
     Example:
         >>> model = dict(
@@ -30,8 +30,7 @@ class SpikeStrongView(nn.Module):
         super().__init__()
         self.options = options
         # A misspelt or impossible option stops here, not in the first step.
-        strong_view(
-            np.zeros((2, 8, 8), np.int8), np.random.RandomState(0), **options)
+        check_view(options, 'SpikeStrongView')
 
     def forward(self, spikes: Tensor) -> Tensor:
         """(B, T, H, W) of -1 and 1 to the same."""

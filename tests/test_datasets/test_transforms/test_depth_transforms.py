@@ -138,7 +138,7 @@ def test_strong_view():
     assert results['spike'].sum() < 0.7 * spikes.sum()
     with pytest.raises(ConfigError, match='0 to 1'):
         SpikeStrongAug(silence=2)
-    with pytest.raises(TypeError):
+    with pytest.raises(ConfigError, match="no option 'drop'"):
         SpikeStrongAug(drop=0.1)
 
 
