@@ -103,12 +103,14 @@ class SpikeDataPreprocessor(BaseDataPreprocessor):
         channels = inputs.shape[-3]
         if channels == 3:
             self._check_image(inputs)
-        elif inputs.dtype == torch.uint8 and inputs.numel() and \
-                inputs.max() > 1:
+            return
+        # The first channel tells; reading all would cost as much as a copy.
+        first = inputs.select(-3, 0)
+        if inputs.dtype == torch.uint8 and first.numel() and first.max() > 1:
             raise ConfigError(
                 'Expected an image of 3 channels, or spikes of 0 and 1, but '
                 f'got uint8 of {channels} channel(s) with values up to '
-                f'{int(inputs.max())}, which looks like a grey image. Load '
+                f'{int(first.max())}, which looks like a grey image. Load '
                 "images as colour (color_type='color' of LoadImageFromFile), "
                 'and spikes with mmext.LoadSpikeFromFile.')
 
