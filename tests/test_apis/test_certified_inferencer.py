@@ -262,6 +262,8 @@ def test_user_errors(trained, tmp_path):
             np.zeros((SIZE, SIZE), np.uint8),
             np.zeros((SIZE + 1, SIZE), np.uint8)
         ], batch_size=2)
+    with pytest.raises(ConfigError, match='batch_size .* but got 0'):
+        inferencer(np.zeros((SIZE, SIZE), np.uint8), batch_size=0)
     folder = tmp_path / 'folder'
     write_images(folder, images(2))
     imwrite(np.zeros((SIZE, SIZE + 2), np.uint8), str(folder / 'wide.png'))

@@ -219,6 +219,11 @@ class MoSAModel(AdapterLifecycle, AdapterDraws, TwoPassLoss, BaseModel):
             return
         for pattern in patterns:
             check_pattern(pattern, 'train_head')
+            if pattern.lower() in ('no', 'off', 'yes', 'on'):
+                raise ConfigError(  # 'no' would train every norm
+                    f"train_head={pattern!r} is a pattern, of names that "
+                    f'have {pattern!r} in them. Set True or False, or '
+                    "patterns such as ['head'].")
         names = [name for name, _ in self.named_parameters()]
         idle = [p for p in patterns if not any(re.search(p, n) for n in names)]
         if idle:

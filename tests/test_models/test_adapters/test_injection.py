@@ -76,6 +76,7 @@ def test_a_host_without_blocks():
     (dict(targets=[0]), "'pattern'"),
     (dict(targets=[dict(pattern=0)]), "'pattern'"),
     (dict(train_head=['(head']), 'train_head.*no regular expression'),
+    (dict(train_head='no'), "have 'no' in them. Set True or False"),
     (dict(adapter=adaptformer(bottleneck=0), num_modules=1), 'at least 1'),
     (dict(adapter=adaptformer(bottleneck='8')), 'adapter.bottleneck'),
     (dict(adapter=adaptformer(scale='0.1')), 'adapter.scale'),
