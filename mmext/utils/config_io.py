@@ -7,7 +7,7 @@ import ast
 from argparse import Action, ArgumentError, Namespace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from mmengine.config import Config, DictAction
 
@@ -211,10 +211,12 @@ def merge_options(cfg: Config, options: Optional[dict]) -> List[str]:
 
     Raises:
         UserError: If a key does not fit the config, such as a list index
-            that is out of range.
+            that is out of range, or of what is no list.
     """
     if not options:
         return []
+    for key in options:
+        _check_indices(cfg._cfg_dict, key)
     new = [key for key in options if key.split('.')[0] not in cfg]
     try:
         cfg.merge_from_dict(options)
@@ -222,6 +224,24 @@ def merge_options(cfg: Config, options: Optional[dict]) -> List[str]:
         raise UserError(f'--cfg-options {" ".join(options)}: does not fit '
                         f'the config: {error}') from error
     return new
+
+
+def _check_indices(cfg: Any, key: str) -> None:
+    """Refuse an index of no list, for which mmengine makes a dict."""
+    node, parts = cfg, key.split('.')
+    for depth, part in enumerate(parts):
+        if isinstance(node, (list, tuple)):
+            node = node[int(part)] if part.isdecimal() and \
+                int(part) < len(node) else None
+            continue
+        known = isinstance(node, Mapping) and part in node
+        if part.isdecimal() and not known:
+            where = '.'.join(parts[:depth])
+            raise UserError(
+                f'--cfg-options {key}: {where} is no list in the config, so '
+                f'that it has no entry {part}. Set all of it, such as '
+                f'{where}="[dict(...)]", or change the config.')
+        node = node[part] if known else None
 
 
 def _nearest(name: str, known: Dict[str, object]) -> str:

@@ -210,6 +210,11 @@ def test_options_that_fit_and_do_not_fit():
     assert cfg.a.b[0].c == 5
     with pytest.raises(UserError, match='does not fit'):
         merge_options(cfg, {'a.b.7.c': 5})
+    # mmengine would make a dict with the key '0'
+    for key in ('custom_hooks.0.lr', 'a.0', 'a.b.0.d.1'):
+        with pytest.raises(UserError, match=f'{key}: .* is no list'):
+            merge_options(cfg, {key: 5})
+    assert set(cfg) == {'a', 'default_hooks', 'defalt_hooks'}
 
 
 def test_finish_config_mends_what_torch_and_mmengine_refuse():
