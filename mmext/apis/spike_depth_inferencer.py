@@ -21,7 +21,7 @@ from mmext.spike.depth_files import check_scale, tell_clipped
 from mmext.spike.options import check_options
 from mmext.spike.preview import preview
 from mmext.spike.sources import list_recordings
-from mmext.utils.arguments import first_unknown, is_count, is_positive
+from mmext.utils.arguments import check_names, is_count, is_positive
 from mmext.utils.config_build import model_config
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
@@ -191,14 +191,10 @@ class SpikeDepthInferencer(BaseInferencer):
         """
         known = {'return_datasamples', 'batch_size'
                  } | self.preprocess_kwargs | self.visualize_kwargs
-        unknown = first_unknown(kwargs, sorted(known))
-        if unknown is not None:
-            name, near = unknown
-            hint = f'Did you mean {near!r}?' if near else (
-                'Nothing is shown on the screen: out_dir is where pictures '
-                'are written to.')
-            raise ConfigError(f'Expected options of {sorted(known)}, but got '
-                              f'{name!r}. {hint}')
+        check_names(
+            kwargs, sorted(known), 'SpikeDepthInferencer',
+            'Nothing is shown on the screen: out_dir is where pictures are '
+            f'written to. It takes {", ".join(sorted(known))}.')
         check_scale(kwargs.get('depth_scale', 256.), 'depth_scale')
         max_depth = kwargs.get('max_depth', 80.)
         if not is_positive(max_depth):

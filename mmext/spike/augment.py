@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mmext.utils.arguments import first_unknown, is_count, is_number, is_share
+from mmext.utils.arguments import check_names, is_count, is_number, is_share
 from mmext.utils.user_error import ConfigError
 from .arrays import check_cube
 
@@ -80,12 +80,7 @@ def check_view(options: Mapping[str, Any], where: str) -> None:
         ConfigError: If one of them is unknown or out of range.
     """
     known = list(inspect.signature(strong_view).parameters)[2:]
-    unknown = first_unknown(options, known)
-    if unknown:
-        name, near = unknown
-        hint = f'Did you mean {near!r}?' if near else \
-            f'It takes {", ".join(known)}.'
-        raise ConfigError(f'{where} has no option {name!r}. {hint}')
+    check_names(options, known, where)
     strong_view(
         np.zeros((2, 8, 8), np.uint8), np.random.RandomState(0), **options)
 

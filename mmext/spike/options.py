@@ -3,8 +3,7 @@
 import inspect
 from typing import Any, Mapping
 
-from mmext.utils.arguments import as_switch, first_unknown
-from mmext.utils.user_error import ConfigError
+from mmext.utils.arguments import as_switch, check_names
 from .arrays import check_bit_order, frame_size
 from .files import open_spikes
 
@@ -21,14 +20,7 @@ def check_options(options: Mapping[str, Any], where: str) -> None:
             wrong.
     """
     known = list(inspect.signature(open_spikes).parameters)[1:]
-    unknown = first_unknown(options, known)
-    if unknown:
-        name, near = unknown
-        hint = f'Did you mean {near!r}?' if near else \
-            f'It takes {", ".join(known)}.'
-        raise ConfigError(
-            f'Expected options of mmext.spike.open_spikes in {where}, '
-            f'but it has no option {name!r}. {hint}')
+    check_names(options, known, f'mmext.spike.open_spikes, in {where},')
     for name in ('flipud', 'repair', 'check'):
         if options.get(name) is not None:
             as_switch(f'{name} in {where}', options[name])

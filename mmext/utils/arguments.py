@@ -116,20 +116,25 @@ def set_switches(options: Any, place: str = '') -> None:
             object.__setattr__(options, field.name, value)
 
 
-def first_unknown(
-        names: Iterable[str],
-        known: Collection[str]) -> Optional[Tuple[str, Optional[str]]]:
-    """The first name that is not known, and the known one nearest to it.
+def check_names(names: Iterable[str],
+                known: Collection[str],
+                place: str,
+                otherwise: Optional[str] = None) -> None:
+    """Refuse the name of an option that there is not.
 
     Args:
         names (Iterable[str]): What was given.
         known (Collection[str]): What there is.
+        place (str): What has these options, for the message.
+        otherwise (str, optional): The hint where no known name is near.
+            Defaults to None: all of them.
 
-    Returns:
-        tuple[str, str | None], optional: None if all are known.
+    Raises:
+        ConfigError: For the first that is not known, with the nearest one.
     """
     for name in names:
         if name not in known:
             near = get_close_matches(name, known, n=1)
-            return name, near[0] if near else None
-    return None
+            hint = f'Did you mean {near[0]!r}?' if near else \
+                otherwise or f'It takes {", ".join(known)}.'
+            raise ConfigError(f'{place} has no option {name!r}. {hint}')

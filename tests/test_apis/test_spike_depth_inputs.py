@@ -52,7 +52,7 @@ def test_other_inputs_are_refused(inferencer, monkeypatch):
 ])
 def test_unknown_options(inferencer, name, hint, monkeypatch):
     monkeypatch.setattr(inferencer, 'forward', lambda *_, **__: 1 / 0)
-    with pytest.raises(ConfigError, match=f"got '{name}'. .*{hint}"):
+    with pytest.raises(ConfigError, match=f"no option '{name}'. .*{hint}"):
         inferencer(make_frame(0, SIZE, TICKS)[2], **{name: True})
 
 

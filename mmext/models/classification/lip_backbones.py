@@ -11,7 +11,7 @@ from mmpretrain.models.backbones.base_backbone import BaseBackbone
 from torch import Tensor
 
 from mmext.registry import MODELS
-from mmext.utils.arguments import first_unknown
+from mmext.utils.arguments import check_names
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.bounds import Bounds
 from ..lipschitz.networks import (AlexNetFeature, ConvFeature, DistanceBody,
@@ -35,12 +35,7 @@ def check_options(body: Type[DistanceBody], options: Iterable[str]) -> None:
         for kind in body.__mro__ if issubclass(kind, DistanceBody)
         for name in inspect.signature(kind.__init__).parameters
     } - {'self', 'input_size', 'kwargs'}
-    unknown = first_unknown(options, known)
-    if unknown:
-        name, near = unknown
-        raise ConfigError(f'{body.__name__} has no option {name!r}' +
-                          (f'; did you mean {near!r}?' if near else '.') +
-                          f' Its options are {", ".join(sorted(known))}.')
+    check_names(options, sorted(known), body.__name__)
 
 
 class LipBackbone(BaseBackbone):
