@@ -8,7 +8,7 @@ from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Callable
+from typing import Callable, List
 
 # Two runs add in the same order only with the same number of threads, and
 # tiny models gain nothing from more than one. Set before torch is imported.
@@ -98,6 +98,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action='store_true',
         help='let the tests see a GPU; without it all of them run on the '
         'CPU, where results are the same bits every time (see above)')
+
+
+def pytest_collection_modifyitems(items: List[pytest.Item]) -> None:
+    """What is marked for a GPU is skipped where none is seen."""
+    if torch.cuda.is_available():
+        return
+    skip = pytest.mark.skip(reason='needs a GPU, and --gpu')
+    for item in items:
+        if item.get_closest_marker('gpu'):
+            item.add_marker(skip)
 
 
 def _folder(variable: str, default: str, what: str) -> Path:

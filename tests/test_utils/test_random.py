@@ -140,8 +140,6 @@ def test_global_generator_is_left_alone():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='needs a GPU, and --gpu')
 def test_indices_on_a_gpu():
     """The same law on a GPU, with a generator of its own."""
     rng = RandomSource(0)

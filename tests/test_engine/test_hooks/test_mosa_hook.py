@@ -17,6 +17,7 @@ from mmpretrain.structures import DataSample  # noqa: E402
 from mmext.engine.hooks import MoSAHook  # noqa: E402
 from mmext.registry import MODELS  # noqa: E402
 from mmext.utils.user_error import ConfigError  # noqa: E402
+from ...test_models.test_adapters.common import equal  # noqa: E402
 from ...tiny_classifiers import adaptformer, build, vit  # noqa: E402
 from ...toy_runs import quick_runner  # noqa: E402
 
@@ -95,11 +96,6 @@ def train(*args, **kwargs):
 
 def state(made):
     return copy.deepcopy(made.model.state_dict())
-
-
-def equal(first, second):
-    return first.keys() == second.keys() and all(
-        torch.equal(v, second[k]) for k, v in first.items())
 
 
 def test_a_plain_model_is_refused(tmp_path):

@@ -65,16 +65,8 @@ def test_the_backbone_is_not_touched():
     assert all(torch.equal(p, before[n]) for n, p in frozen.items())
 
 
-@pytest.mark.parametrize('device', [
-    'cpu',
-    pytest.param(
-        'cuda',
-        marks=[
-            pytest.mark.gpu,
-            pytest.mark.skipif(
-                not torch.cuda.is_available(), reason='needs a GPU, and --gpu')
-        ])
-])
+@pytest.mark.parametrize(
+    'device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
 @pytest.mark.parametrize('storage', STORAGES)
 @pytest.mark.parametrize('inactive', ['skip', 'zero_grad'])
 def test_devices_agree(storage, device, inactive):

@@ -111,14 +111,7 @@ def test_h38_two_samples_are_learnt():
 @pytest.mark.parametrize('device,dtype',
                          [('cpu', torch.bfloat16),
                           pytest.param(
-                              'cuda',
-                              torch.float16,
-                              marks=[
-                                  pytest.mark.gpu,
-                                  pytest.mark.skipif(
-                                      not torch.cuda.is_available(),
-                                      reason='needs a GPU, and --gpu')
-                              ])])
+                              'cuda', torch.float16, marks=pytest.mark.gpu)])
 @pytest.mark.parametrize('make,data', [(distiller, pairs), (adapter, domains)])
 def test_h39_mixed_precision_with_saturated_depths(make, data, device, dtype):
     """H39: finite losses and gradients at 1e8 m, in every stage."""

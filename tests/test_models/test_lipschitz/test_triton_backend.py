@@ -31,9 +31,7 @@ compiled = pytest.mark.skipif(
 
 
 def on_gpu(test):
-    reason = 'needs a GPU, and --gpu'
-    skip = INTERPRETED or not torch.cuda.is_available()
-    return pytest.mark.gpu(pytest.mark.skipif(skip, reason=reason)(test))
+    return pytest.mark.gpu(compiled(test))
 
 
 POWERS = [8., 9.5, 100., math.inf]

@@ -108,8 +108,6 @@ def test_deterministic_mode(way):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='needs a GPU, and --gpu')
 def test_restore_on_a_gpu():
     """The same law there, also in the deterministic mode."""
     model, source = moved_model()
