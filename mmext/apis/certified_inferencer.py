@@ -23,7 +23,7 @@ from mmpretrain.structures import DataSample
 from mmext.evaluation.certified_report import eps_name
 from mmext.models.classification.certify_options import CertifyOptions
 from mmext.registry import INFERENCERS
-from mmext.utils.arguments import is_count
+from mmext.utils.arguments import check_number
 from mmext.utils.config_io import load_config
 from mmext.utils.preflight import check_outputs
 from mmext.utils.result_names import result_names
@@ -133,9 +133,7 @@ class CertifiedClassificationInferencer(ImageClassificationInferencer):
         """
         # (return_datasamples, batch_size, ...), as the base class has them
         batch_size = args[1] if len(args) > 1 else kwargs.get('batch_size', 1)
-        if not is_count(batch_size):
-            raise ConfigError('Expected batch_size to be a positive whole '
-                              f'number of images, but got {batch_size!r}.')
+        check_number('batch_size', batch_size, 1, whole=True)
         check_outputs(dict(show_dir=kwargs.get('show_dir')))
         return super().__call__(inputs, *args, **kwargs)
 

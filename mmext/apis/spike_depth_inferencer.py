@@ -21,7 +21,8 @@ from mmext.spike.depth_files import check_scale, tell_clipped
 from mmext.spike.options import check_options
 from mmext.spike.preview import preview
 from mmext.spike.sources import list_recordings
-from mmext.utils.arguments import check_names, is_count, is_positive
+from mmext.utils.arguments import (check_names, check_number, is_count,
+                                   is_positive)
 from mmext.utils.config_build import model_config
 from mmext.utils.config_io import load_config
 from mmext.utils.config_paths import dataset_leaves
@@ -245,9 +246,7 @@ class SpikeDepthInferencer(BaseInferencer):
         Raises:
             ConfigError: If ``batch_size``, ``begin`` or ``every`` is none.
         """
-        if not is_count(batch_size):
-            raise ConfigError('Expected batch_size to be a positive whole '
-                              f'number of windows, but got {batch_size!r}.')
+        check_number('batch_size', batch_size, 1, whole=True)
         if not is_count(begin, 0):
             raise ConfigError('Expected begin to be a tick, counted from 0, '
                               f'but got {begin!r}.')

@@ -51,7 +51,8 @@ def check_number(name: str,
                  value: Any,
                  low: float = -math.inf,
                  whole: bool = False,
-                 optional: bool = False) -> Any:
+                 optional: bool = False,
+                 strict: bool = False) -> Any:
     """Refuse an option that is no finite number, or too small a one.
 
     Args:
@@ -60,6 +61,8 @@ def check_number(name: str,
         low (float): The least that may be. Defaults to -inf.
         whole (bool): Whether it must be a whole number. Defaults to False.
         optional (bool): Whether it may be None. Defaults to False.
+        strict (bool): Whether ``low`` itself is too small.
+            Defaults to False.
 
     Returns:
         Any: The value.
@@ -69,8 +72,10 @@ def check_number(name: str,
     """
     if value is None and optional:
         return value
-    if not (is_count if whole else is_number)(value, low):
-        bound = f' of at least {low:g}' if low > -math.inf else ''
+    if not (is_count if whole else is_number)(value, low) or \
+            strict and value == low:
+        bound = '' if low == -math.inf else \
+            f' {"above" if strict else "of at least"} {low:g}'
         raise ConfigError(f'{name} is a {"whole " * whole}number{bound}'
                           f'{", or None" * optional}, but got {value!r}.')
     return value

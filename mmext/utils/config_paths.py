@@ -305,6 +305,13 @@ def is_pretrained(init_cfg: dict) -> bool:
     return type_name(init_cfg.get('type')) in ('Pretrained', 'PretrainedInit')
 
 
+def init_cfgs(module: Any) -> List[dict]:
+    """What initialises a module of mmengine: one dict, several or none."""
+    given = getattr(module, 'init_cfg', None)
+    given = given if isinstance(given, (list, tuple)) else [given]
+    return [one for one in given if isinstance(one, dict)]
+
+
 def is_weights_file(value: Any) -> bool:
     """A path of weights or a URL, not the name of a model elsewhere."""
     return isinstance(value, str) and ('://' in value or value.startswith(

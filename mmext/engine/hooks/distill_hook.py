@@ -12,6 +12,7 @@ from mmext.models.distillers.hand_over import (NEW_PARTS, STEM_STARTS,
                                                check_weights, load_weights,
                                                new_stems, weights_of)
 from mmext.registry import HOOKS, register_depth
+from mmext.utils.config_paths import init_cfgs
 from mmext.utils.user_error import ConfigError
 from .mean_teacher_hook import MeanTeacherHook
 
@@ -125,8 +126,7 @@ class DistillHook(Hook):
         if runner.iter or runner._load_from is not None:
             return
         given = [
-            cfg for part in (model, model.estimator)
-            for cfg in _as_list(getattr(part, 'init_cfg', None))
+            cfg for part in (model, model.estimator) for cfg in init_cfgs(part)
         ]
         if any(cfg.get('checkpoint') for cfg in given):
             return
@@ -238,11 +238,6 @@ def _wrapper(runner: Runner) -> nn.Module:
             f'mmext.CrossDomainAdapter, but the model is a '
             f'{type(model).__name__}. Take the hook out of custom_hooks.')
     return model
-
-
-def _as_list(init_cfg: Any) -> list:
-    return list(init_cfg) if isinstance(init_cfg, (list, tuple)) else \
-        [init_cfg] if init_cfg else []
 
 
 def _accumulated(runner: Runner) -> int:

@@ -74,7 +74,7 @@ class AdapterDraws:
         self._told_unguarded = True
         print_log(
             'MoSA: there is no MoSAHook, so that the model draws its modules '
-            'itself, checkpoints lack the state of the draws (\'mosa\') and '
+            "itself, checkpoints lack the state of the draws ('mosa') and "
             'nothing is logged of the modules: a resumed run draws other '
             'modules than the one that was stopped, and is refused by the '
             "hook. Add custom_hooks = [dict(type='mmext.MoSAHook')]; a loop "

@@ -11,6 +11,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Set, Tuple
 import torch.nn as nn
 from mmengine.logging import print_log
 
+from mmext.utils.config_paths import init_cfgs, is_pretrained
 from mmext.utils.user_error import ConfigError
 from .lifecycle import TASKS
 
@@ -58,7 +59,7 @@ def init_host_weights(module: nn.Module, trained: Callable[[str],
     starts = {
         name: (part, init_cfg)
         for name, part in module.named_modules()
-        for init_cfg in _pretrained(part)
+        for init_cfg in init_cfgs(part) if is_pretrained(init_cfg)
     }
     try:
         with _watched(module) as loaded:
@@ -124,15 +125,6 @@ class LoadWatch:
             if name in self.model.loaded_names)
         _judge(self.where, self.model, self._loaded, wanted,
                "Take '{}' out of the names in the file.")
-
-
-def _pretrained(module: nn.Module) -> Iterator[dict]:
-    given = getattr(module, 'init_cfg', None)
-    for one in given if isinstance(given, (list, tuple)) else [given]:
-        kind = one.get('type') if isinstance(one, dict) else None
-        name = getattr(kind, '__name__', None) or str(kind).split('.')[-1]
-        if name in ('Pretrained', 'PretrainedInit'):
-            yield one
 
 
 @contextmanager

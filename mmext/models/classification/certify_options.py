@@ -1,10 +1,9 @@
 # Copyright (c) mmext contributors. All rights reserved.
 """How a classifier is asked to certify: ``test_cfg.certify``."""
 from dataclasses import dataclass, fields
-from numbers import Integral
-from typing import Any, Optional, Tuple, Union
+from typing import Optional, Tuple
 
-from mmext.utils.arguments import is_number, set_switches
+from mmext.utils.arguments import check_number, set_switches
 from mmext.utils.user_error import ConfigError
 from ..lipschitz.attacks import attack_losses, autoattack_package
 from ..lipschitz.boxes import eps_tuple, warn_large_eps
@@ -87,9 +86,14 @@ class CertifyOptions:
 
     def __post_init__(self) -> None:
         set_switches(self, 'test_cfg.certify.')
-        _check_number('pixel_range', self.pixel_range, 0.)
+        check_number(
+            'test_cfg.certify.pixel_range', self.pixel_range, 0, strict=True)
         if self.radius_steps is not None:
-            _check_number('radius_steps', self.radius_steps, 0)
+            check_number(
+                'test_cfg.certify.radius_steps',
+                self.radius_steps,
+                0,
+                whole=True)
         if self.method not in METHODS:
             raise ConfigError(f'method is one of {METHODS}, but got '
                               f'{self.method!r}.')
@@ -110,22 +114,14 @@ class CertifyOptions:
                     autoattack_package()
                 except ImportError as error:
                     raise ConfigError(str(error)) from None
-            for name, least in dict(steps=1, restarts=1, step_size=0.).items():
+            limits = dict(
+                steps=dict(low=1, whole=True),
+                restarts=dict(low=1, whole=True),
+                step_size=dict(low=0, strict=True))
+            for name, limit in limits.items():
                 if name in self.attack:
-                    _check_number(f'attack.{name}', self.attack[name], least)
-
-
-def _check_number(name: str, value: Any, least: Union[int, float]) -> None:
-    """A whole number of at least an int, or a number above a float."""
-    if isinstance(least, int):
-        good = is_number(value, least) and isinstance(value, Integral)
-        bound = f'whole number of at least {least}'
-    else:
-        good = is_number(value) and value > least
-        bound = f'number above {least:g}'
-    if not good:
-        raise ConfigError(f'test_cfg.certify.{name} is a {bound}, but got '
-                          f'{value!r}.')
+                    check_number(f'test_cfg.certify.attack.{name}',
+                                 self.attack[name], **limit)
 
 
 ATTACK_OPTIONS = dict(

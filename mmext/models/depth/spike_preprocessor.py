@@ -49,8 +49,8 @@ class SpikeDataPreprocessor(BaseDataPreprocessor):
 
     Raises:
         ConfigError: If samples of a batch have different sizes and there is
-            no ``size``, or uint8 inputs of other than 3 channels hold more
-            than 0 and 1.
+            no ``size``, or the first channel of uint8 inputs of other than
+            3 channels holds more than 0 and 1.
 
     Example:
         >>> data_preprocessor = dict(
